@@ -1,0 +1,58 @@
+# Every target works from a fresh clone, with only Python 3.11 or newer, Rust, a C compiler and make.
+SHELL := /bin/bash -o pipefail
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUST_SOURCES := $(shell find rust .cargo -type f \( -name '*.rs' -o -name '*.toml' -o -name '*.txt' \))
+# maturin finds the virtual environment by this, whatever the caller has active.
+export VIRTUAL_ENV := $(abspath $(VENV))
+unexport CONDA_PREFIX PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := help
+.PHONY: run test lint format bench build help
+
+run: build ## start everything on this machine and send the demo campaign (ARGS="--recipients 1000")
+	@exec $(BIN)/mailrail up --demo $(ARGS)
+
+test: build ## run all tests that this machine can, and say what was skipped and why
+	cargo test --workspace --quiet
+	$(BIN)/pytest tests $(ARGS)
+
+lint: build ## check style, types and the stub of the Rust module
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/python -m mypy.stubtest mailrail._core --mypy-config-file pyproject.toml
+
+format: build ## put Python and Rust sources into their standard form
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+	cargo fmt --all
+
+bench: build ## run the benches; each checks its result before it times anything
+	cargo bench --workspace --quiet
+	@for bench in benches/bench_*.py; do [ ! -e "$$bench" ] || $(BIN)/python -m "benches.$$(basename "$$bench" .py)" || exit 1; done
+
+build: $(VENV)/.built ## make the virtual environment and compile the core, as far as something changed
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(VENV)/.built: $(VENV)/.packages Cargo.toml Cargo.lock pyproject.toml $(RUST_SOURCES)
+	@echo "compiling the send core (about two minutes the first time)"
+	@$(BIN)/maturin develop --release --uv
+	@touch $@
+
+$(VENV)/.packages: requirements.txt $(BIN)/uv
+	@echo "installing the pinned Python packages"
+	@$(BIN)/uv pip sync --quiet --require-hashes requirements.txt
+	@touch $@
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mailrail needs Python 3.11 or newer; name one by PYTHON=")'
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+		-r <(sed -n '/^uv==/,/[^\\]$$/p' requirements.txt)

@@ -1,0 +1,265 @@
+"""The command `mailrail`: processes, operator's commands, and `up`, which starts everything on one machine.
+
+A failure that somebody can act on is one sentence on stderr and status 2; everything else is a bug and shows its traceback.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+from mailrail import __version__, config
+from mailrail.config import Settings
+from mailrail.errors import ConfigError, MailrailError
+
+STATUS_FAILED = 1
+STATUS_REFUSED = 2
+STATUS_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, run, and turn errors into a sentence; returns the exit status."""
+    parsed = build_parser().parse_args(arguments)
+    try:
+        status: int = parsed.run(parsed)
+    except MailrailError as error:
+        print(f"mailrail: {error}", file=sys.stderr)
+        return STATUS_REFUSED
+    except KeyboardInterrupt:
+        return STATUS_INTERRUPTED
+    return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The commands, in the order in which one meets them."""
+    parser = argparse.ArgumentParser(prog="mailrail", description="A self-hosted email platform on Amazon SES.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add_up(commands)
+    add_processes(commands)
+    add_operator(commands)
+    add(commands, "doctor", doctor, "check what a start needs, and say how to mend it")
+    add(commands, "settings", settings, "list every setting with its default, unit and meaning")
+    add(commands, "version", version, "print the version")
+    return parser
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  # it has no public name
+
+
+def add(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], sentence: str
+) -> argparse.ArgumentParser:
+    """One command."""
+    parser = commands.add_parser(name, help=sentence, description=f"{sentence[0].upper()}{sentence[1:]}.")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_up(commands: Commands) -> None:
+    """`up` and its options."""
+    from mailrail.up.options import add_arguments
+
+    add_arguments(add(commands, "up", up, "start PostgreSQL, simulator, API and worker on this machine"))
+
+
+def add_processes(commands: Commands) -> None:
+    """The processes of an installation."""
+    add(commands, "migrate", migrate, "bring the database up to date")
+    add(commands, "api", api, "serve the HTTP API")
+    worker_parser = add(commands, "worker", worker, "send campaigns and apply events")
+    worker_parser.add_argument("--roles", metavar="A,B", help="which roles to run (default all)")
+    stand_in = add(commands, "simulator", simulator, "run the stand-in for Amazon SES")
+    stand_in.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    stand_in.add_argument("--port", type=int, default=0, help="port to listen on (default any)")
+    stand_in.add_argument(
+        "--directory", default="var/simulator", help="where its keys are kept (default ./var/simulator)"
+    )
+    stand_in.add_argument("--events-url", metavar="URL", help="where its notifications go (default none)")
+    stand_in.add_argument("--max-send-rate", type=float, metavar="R", help="recipients per second that it grants")
+    stand_in.add_argument("--max-24-hour-send", type=float, metavar="N", help="recipients per 24 hours that it grants")
+
+
+def add_operator(commands: Commands) -> None:
+    """Accounts, keys and wallets, for installations without the demo."""
+    accounts = add_group(commands, "account", "tenants")
+    create = add(accounts, "create", operator("create_account"), "make an account")
+    create.add_argument("name")
+    create.add_argument("--plan", default="starter", choices=("starter", "professional", "enterprise"))
+    create.add_argument("--sender", metavar="EMAIL", help="default sender of its campaigns")
+    add(accounts, "list", operator("list_accounts"), "list the accounts")
+
+    keys = add_group(commands, "key", "API keys")
+    create = add(keys, "create", operator("create_key"), "make a key and print it once")
+    create.add_argument("account", help="id or name of the account")
+    create.add_argument("--name", default="operator")
+    create.add_argument("--scopes", default="full", metavar="A,B", help="what the key may do (default full)")
+    add(keys, "list", operator("list_keys"), "list an account's keys").add_argument("account", help="id or name")
+    add(keys, "revoke", operator("revoke_key"), "end a key").add_argument("key", help="id of the key")
+
+    wallets = add_group(commands, "wallet", "money")
+    add(wallets, "show", operator("show_wallet"), "print a wallet").add_argument("account", help="id or name")
+    deposit = add(wallets, "deposit", operator("deposit"), "add money to a wallet")
+    deposit.add_argument("account", help="id or name of the account")
+    deposit.add_argument("dollars", help="US dollars, such as 25 or 12.50")
+    deposit.add_argument("--key", help="name of this deposit; the same name never adds money twice")
+
+
+def add_group(commands: Commands, name: str, sentence: str) -> Commands:
+    """A command that has commands."""
+    parser = commands.add_parser(name, help=sentence)
+    return parser.add_subparsers(required=True, metavar="COMMAND")
+
+
+# —— the commands; each imports what it needs, so that `mailrail version` loads nothing ——
+
+
+def up(arguments: argparse.Namespace) -> int:
+    """`mailrail up`."""
+    from mailrail.up.options import from_arguments
+    from mailrail.up.supervisor import up as run
+
+    return run(from_arguments(arguments, os.environ), os.environ)
+
+
+def migrate(arguments: argparse.Namespace) -> int:
+    """`mailrail migrate`."""
+    from mailrail.db.migrate import migrate as run
+
+    current = load(os.environ)
+    config.require(current, "database_url", "secret_key")
+    done = asyncio.run(run(current.database_url, current.secret_key))
+    if not done:
+        print("the database is up to date")
+    return 0
+
+
+def api(arguments: argparse.Namespace) -> int:
+    """`mailrail api`."""
+    import uvloop
+
+    from mailrail import app
+
+    current = load(os.environ)
+    config.require_sending(current)
+    config.require_database(current, "api_database_url")
+    uvloop.run(app.serve(current, lambda: print("ready", flush=True)))
+    return 0
+
+
+def worker(arguments: argparse.Namespace) -> int:
+    """`mailrail worker`."""
+    import uvloop
+
+    from mailrail import worker as process
+
+    current = load(os.environ)
+    config.require_sending(current)
+    config.require_database(current, "worker_database_url")
+    roles = chosen_roles(arguments.roles, list(process.ROLES))
+    check_database(current.worker_database_url, current.secret_key)
+    uvloop.run(process.serve(current, roles, lambda: print("ready", flush=True)))
+    return 0
+
+
+def simulator(arguments: argparse.Namespace) -> int:
+    """`mailrail simulator`."""
+    import orjson
+
+    from mailrail import _core
+
+    _core.run_simulator(orjson.dumps(simulator_options(arguments, load(os.environ))))
+    return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """`mailrail doctor`."""
+    from mailrail.doctor import examine
+    from mailrail.up.installation import attach
+
+    return asyncio.run(examine(attach(os.environ)))
+
+
+def settings(arguments: argparse.Namespace) -> int:
+    """`mailrail settings`."""
+    print(config.describe())
+    return 0
+
+
+def version(arguments: argparse.Namespace) -> int:
+    """`mailrail version`."""
+    print(__version__)
+    return 0
+
+
+def operator(name: str) -> Callable[[argparse.Namespace], int]:
+    """A command of `commands.py`, on a connection as the worker's role."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        from mailrail import commands
+        from mailrail.up.installation import attach
+
+        current = load(attach(os.environ))
+        config.require_database(current, "worker_database_url")
+        return asyncio.run(commands.run(getattr(commands, name), arguments, current))
+
+    return run
+
+
+# —— what several of them need ——
+
+
+def load(environment: Mapping[str, str]) -> Settings:
+    """The settings, and logging as they want it."""
+    current = config.load(environment)
+    logging.basicConfig(
+        level=current.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    return current
+
+
+def check_database(url: str, secret_key: str) -> None:
+    """A process starts only on a database that is reachable, migrated, and its own."""
+    from mailrail.db import migrate
+    from mailrail.db.pool import connect
+
+    async def check() -> None:
+        connection = await connect(url, application_name="mailrail start")
+        try:
+            await migrate.check_database(connection, secret_key)
+        finally:
+            await connection.close()
+
+    asyncio.run(check())
+
+
+def chosen_roles(text: str | None, known: list[str]) -> list[str]:
+    """The roles named, or all."""
+    roles = [role.strip() for role in (text or "").split(",") if role.strip()]
+    for role in roles:
+        if role not in known:
+            raise ConfigError(f"--roles names {role!r}, and a worker knows {', '.join(known)}")
+    return roles or known
+
+
+def simulator_options(arguments: argparse.Namespace, current: Settings) -> dict[str, object]:
+    """What the simulator is told: its place by arguments, its credentials and names by the settings of its users."""
+    granted = {"max_send_rate": arguments.max_send_rate, "max_24_hour_send": arguments.max_24_hour_send}
+    return {
+        "host": arguments.host,
+        "port": arguments.port,
+        "directory": arguments.directory,
+        "events_url": arguments.events_url,
+        "access_key": current.ses_access_key,
+        "secret_key": current.ses_secret_key,
+        "region": current.ses_region,
+        "configuration_sets": [current.configuration_set] if current.configuration_set else [],
+        "topic_arn": current.sns_topics[0] if current.sns_topics else config.SIMULATOR_TOPIC_ARN,
+        **{name: value for name, value in granted.items() if value is not None},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

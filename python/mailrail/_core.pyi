@@ -1,0 +1,314 @@
+"""The Rust core: rendering, signing, pacing and sending, a batch at a time.
+
+Bytes go in and bytes come out. "JSON" means UTF-8 JSON bytes; "rows" means PostgreSQL's binary
+COPY format with header and trailer, exactly as `COPY … TO/FROM … (FORMAT binary)` speaks it.
+The GIL is released during all work. Every class is immutable and may be shared by threads.
+
+A recipient's failure is data (an outcome code); an exception concerns a whole call.
+"""
+
+import asyncio
+from typing import final
+
+__all__ = [
+    "Codec",
+    "ConfigError",
+    "CoreError",
+    "Envelope",
+    "Lease",
+    "ParsedEvents",
+    "Plan",
+    "Report",
+    "Sender",
+    "SnsVerifier",
+    "TemplateError",
+    "freeze",
+    "parse_events",
+    "run_simulator",
+]
+
+class CoreError(Exception):
+    """Something is wrong with a whole call, e.g. rows or JSON that are not as described here."""
+
+class TemplateError(CoreError):
+    """A template does not compile or breaks a limit.
+
+    `part` is "subject", "preheader", "html" or "text" (or "" where no single part is to blame),
+    `line` counts from 1 in that part where it is known, `reason` is one sentence for the author.
+    """
+
+    part: str
+    line: int | None
+    reason: str
+
+class ConfigError(CoreError):
+    """An option is missing or cannot be used, or a sender has no credentials yet."""
+
+@final
+class Codec:
+    """Public ids and link tokens under the keys of one installation's secret.
+
+    All of them are deterministic: the same numbers give the same text. Ids only hide (they have
+    a check of 56 to 64 bits); tokens cannot be forged (128 bits).
+    """
+
+    def __new__(cls, secret: bytes) -> Codec:
+        """Derives all keys from `secret`."""
+
+    def encode_id(self, prefix: str, id: int, seq: int = 0, attempt: int = 0) -> str:  # noqa: A002
+        """`<prefix>_` and 26 characters for a bigint id; `eml` ids have a `seq`.
+
+        OverflowError for an `id` beyond 64 bits, a `seq` beyond 32 or an `attempt` beyond 16.
+        """
+
+    def encode_ids(self, prefix: str, ids: list[int]) -> list[str]:
+        """`encode_id` of each id, in order."""
+
+    def decode_id(self, prefix: str, text: str) -> tuple[int, int, int] | None:
+        """(id, seq, attempt), or None for anything that `encode_id` with this prefix did not make."""
+
+    def read_track_token(self, token: str) -> tuple[int, int] | None:
+        """(stream_id, seq) of an open or click token, or None if it is not genuine."""
+
+    def read_unsubscribe_token(self, token: str) -> tuple[int, int, int, int, int] | None:
+        """(account_id, contact_id, list_id, stream_id, seq), or None if it is not genuine.
+
+        A list_id of 0 means that the mail did not go to a list.
+        """
+
+    def track_token(self, stream_id: int, seq: int) -> str:
+        """The 39 characters in `{base}/o/…` and `{base}/c/…/{n}`."""
+
+    def unsubscribe_token(self, account_id: int, contact_id: int, list_id: int, stream_id: int, seq: int) -> str:
+        """The 71 characters in `{base}/u/…`."""
+
+def freeze(content: bytes) -> bytes:
+    """Checks a campaign's content and prepares it for sending, once per campaign.
+
+    In, JSON: {"subject", "html", "text" | null, "preheader" | null, "base_url",
+    "track_opens": bool, "track_clicks": bool, "postal_address" | null}.
+    Out, JSON: {"subject", "html", "text", "links": [URL, …], "variables": [name, …]}. The number
+    of a tracked link in `{base}/c/{token}/{n}` is its place in `links`, counted from 1.
+    `variables` are the custom fields that the content uses, sorted.
+
+    Raises TemplateError, or CoreError for other JSON.
+    """
+
+@final
+class Plan:
+    """A stream's frozen content, compiled once per stream and process."""
+
+    def __new__(cls, frozen: bytes, stream: bytes, codec: Codec) -> Plan:
+        """`frozen` is what `freeze` gave. `stream`, JSON: {"stream_id", "account_id", "list_id" | null,
+        "from_name" | null, "from_email", "reply_to": [address, …], "configuration_set" | null,
+        "base_url", "mode": "slots" | "simple"}.
+
+        Mode "slots" sends the static body once per call of up to 50 recipients (SendBulkEmail) and
+        falls back by itself where that cannot be; "simple" sends one by one (SendEmail).
+
+        Raises TemplateError, ConfigError, or CoreError for other JSON.
+        """
+
+    def preview(self, contact: bytes) -> bytes:
+        """One mail as its reader would see it, by the plain renderer.
+
+        In, JSON: {"contact_id", "email", "name", "first_name", "last_name", "custom_fields": {…}};
+        all but "email" may be absent or null. Out, JSON: {"subject", "html", "text"}.
+
+        Raises TemplateError where rendering fails, CoreError for other JSON.
+        """
+
+@final
+class Lease:
+    """A deadline on CLOCK_BOOTTIME, in nanoseconds, shared with the sends that it covers."""
+
+    def __new__(cls, deadline_ns: int) -> Lease:
+        """A lease until `deadline_ns`."""
+
+    def extend(self, deadline_ns: int) -> None:
+        """Moves the deadline later, also for sends under way; an earlier one changes nothing."""
+
+    @staticmethod
+    def now_ns() -> int:
+        """Now on the same clock, which also counts the time in suspend."""
+
+@final
+class Sender:
+    """Connections, credentials and pace of one process towards SES in one region."""
+
+    def __new__(cls, options: bytes) -> Sender:
+        """`options`, JSON: {"endpoint": "https://host[:port]" or "http://…", "region",
+        "ca_pem": PEM text of the only certificates to trust | null for the public ones,
+        "max_connections": 16, "call_timeout_ms": 10000}; the last three may be absent, others may
+        not be added. Connects to nothing yet; the pace is unlimited until `set_rate`.
+
+        Raises ConfigError.
+        """
+
+    def set_credentials(self, access_key: str, secret_key: str, session_token: str | None) -> None:
+        """Sets or replaces the AWS credentials; rounds that began earlier keep theirs.
+
+        Raises ConfigError for characters that no header can carry.
+        """
+
+    def set_rate(self, recipients_per_second: float) -> None:
+        """The pace from now on, over all rounds of this sender, with a burst of min(50, rate).
+
+        Raises ConfigError unless it is above 0; `math.inf` means no limit.
+        """
+
+    def submit(self, plan: Plan, rows: bytes, lease: Lease) -> asyncio.Future[Report]:
+        """Sends one round; await the result in the running event loop.
+
+        Columns of `rows`: seq int4, attempt int2, skip int2 null, contact_id int8 null, email text,
+        name text null, first_name text null, last_name text null, custom_fields jsonb null. A row
+        with a `skip` is not sent; that code is its outcome.
+
+        A call is written only if `lease` covers its whole time-out, checked after signing. Nothing
+        is ever written twice, save when not a byte of it had left. Every row gets one outcome;
+        whatever may have been accepted and has no answer is 6 (unknown).
+
+        Cancelling the future does not stop the sends: their outcomes are lost to the caller, who
+        must then take all rows for unknown.
+
+        Raises CoreError for malformed rows and ConfigError without credentials (nothing was sent
+        then), RuntimeError without a running event loop or in a process forked after first use.
+        """
+
+@final
+class Report:
+    """What a round came to."""
+
+    @property
+    def outcomes(self) -> bytes:
+        """Rows (stream_id int8, seq int4, attempt int2, outcome int2, ses_message_id text null,
+        error text null, account_id int8) for `results`, one per input row and in their order. `error` is a short
+        reason without addresses, at most 200 characters, null for accepted and skipped.
+        """
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """Outcome code → number of rows."""
+
+    @property
+    def slots_recipients(self) -> int:
+        """Recipients whose outcome comes from a bulk call that was written."""
+
+    @property
+    def simple_recipients(self) -> int:
+        """Recipients whose outcome comes from a call of their own that was written."""
+
+    @property
+    def calls(self) -> int:
+        """Calls of which a byte may have been written."""
+
+    @property
+    def render_ns(self) -> int:
+        """Time in evaluating templates and building entries, summed over tasks, in ns."""
+
+    @property
+    def sign_ns(self) -> int:
+        """Time in assembling, hashing and signing requests, summed over calls, in ns."""
+
+    @property
+    def call_ns(self) -> int:
+        """Time between a request's first byte and its answer, summed over calls, in ns."""
+
+@final
+class SnsVerifier:
+    """Decides which SNS envelopes are genuine. It never touches the network."""
+
+    def __new__(cls, topic_arns: list[str], cert_hosts: list[str], max_age_s: int) -> SnsVerifier:
+        """Accepts envelopes of exactly `topic_arns`, at most `max_age_s` seconds old.
+
+        `cert_hosts` are further exact "host:port" pairs that may serve certificates, over http too,
+        beside AWS's own rule: for a stand-in. Raises ConfigError.
+        """
+
+    def add_certificate_key(self, url: str, spki_der: bytes) -> None:
+        """Makes the public key (DER SubjectPublicKeyInfo) of the certificate at `url` known.
+
+        The caller has checked the certificate's chain and dates. Raises ConfigError for a URL that
+        the rule forbids or a key that is not RSA.
+        """
+
+    def verify(self, bodies: list[bytes]) -> list[Envelope]:
+        """One envelope per HTTP body, in order. Never raises for what is in a body."""
+
+@final
+class Envelope:
+    """An SNS envelope after the check."""
+
+    @property
+    def status(self) -> str:
+        """One of "ok", "need_certificate" (fetch it, add its key, verify again), "refused"."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it was refused."""
+
+    @property
+    def certificate_url(self) -> str | None:
+        """What to fetch when a certificate is needed; it has passed the rule."""
+
+    @property
+    def type(self) -> str:
+        """Notification, SubscriptionConfirmation or UnsubscribeConfirmation; empty if unreadable."""
+
+    @property
+    def message_id(self) -> str:
+        """The same in every delivery of one message."""
+
+    @property
+    def topic_arn(self) -> str:
+        """The topic that it claims to come from."""
+
+    @property
+    def message(self) -> bytes:
+        """The decoded message; empty unless ok."""
+
+    @property
+    def token(self) -> str | None:
+        """What confirms a subscription; only if ok."""
+
+    @property
+    def subscribe_url(self) -> str | None:
+        """Signed, but better never fetched: build the confirmation from ARN and token."""
+
+def parse_events(codec: Codec, rows: bytes) -> ParsedEvents:
+    """Turns SES events into rows.
+
+    `rows` are (notification_id int8, body text or bytea), each body an SES event. What cannot be
+    placed is parked with a reason. Raises CoreError only for malformed rows.
+    """
+
+@final
+class ParsedEvents:
+    """The rows made of a batch of notifications."""
+
+    @property
+    def events(self) -> bytes:
+        """Rows (notification_id int8, stream_id int8, seq int4, attempt int2, kind int2, dedupe int8,
+        at timestamptz null, address text null, ses_message_id text null, detail text null).
+        """
+
+    @property
+    def parked(self) -> bytes:
+        """Rows (notification_id int8, reason text)."""
+
+    @property
+    def event_count(self) -> int:
+        """Rows in `events`."""
+
+    @property
+    def parked_count(self) -> int:
+        """Rows in `parked`."""
+
+def run_simulator(options: bytes) -> None:
+    """Runs the SES stand-in until SIGTERM or SIGINT; blocks with the GIL released.
+
+    `options`, JSON: {"host", "port", "directory", "access_key", "secret_key", "region",
+    "max_send_rate", "max_24_hour_send", "verified_identities": […], "configuration_sets": […],
+    "events_url" | null, "topic_arn", "event_types": […], "retain_messages"}. Prints `ready <port>`
+    on standard output when it listens. Raises CoreError when it cannot start.
+    """

@@ -1,0 +1,106 @@
+"""Facts of accounts and their keys."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from mailrail.errors import MailrailError
+
+
+class Plan(StrEnum):
+    """What an account may ask of the API per minute."""
+
+    STARTER = "starter"
+    PROFESSIONAL = "professional"
+    ENTERPRISE = "enterprise"
+
+
+class UnknownPolicy(StrEnum):
+    """What happens to a recipient of whom nobody knows whether SES took the mail."""
+
+    RESEND = "resend"
+    NEVER_RESEND = "never_resend"
+
+
+class Scope(StrEnum):
+    """What a key may do. Every route names the one that it needs."""
+
+    FULL = "full"
+    CONTACTS_READ = "contacts:read"
+    CONTACTS_WRITE = "contacts:write"
+    CAMPAIGNS_READ = "campaigns:read"
+    CAMPAIGNS_WRITE = "campaigns:write"
+    CAMPAIGNS_SEND = "campaigns:send"
+    DOMAINS_READ = "domains:read"
+    DOMAINS_WRITE = "domains:write"
+    STATS_READ = "stats:read"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One tenant. `sender_*`, `postal_address` and `track_*` are the defaults of its mail."""
+
+    id: int
+    name: str
+    plan: Plan
+    price_micros: int
+    sender_name: str | None
+    sender_email: str | None
+    postal_address: str | None
+    track_opens: bool
+    track_clicks: bool
+    unknown_policy: UnknownPolicy
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as stored: its text is known to its owner alone."""
+
+    id: int
+    account_id: int
+    name: str
+    prefix: str
+    scopes: list[str]
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """What proves a key that came with a request."""
+
+    id: int
+    account_id: int
+    hash: bytes
+    scopes: frozenset[str]
+
+
+class AccountNotFound(MailrailError):
+    """There is no such account."""
+
+    code = "account_not_found"
+
+
+class KeyNotFound(MailrailError):
+    """There is no such key."""
+
+    code = "key_not_found"
+
+
+class KeyMissing(MailrailError):
+    """Send your API key as `Authorization: Bearer sk_live_…`."""
+
+    code = "api_key_missing"
+
+
+class KeyInvalid(MailrailError):
+    """This API key is not valid: it was mistyped, revoked, or belongs to another installation."""
+
+    code = "api_key_invalid"
+
+
+class ScopeMissing(MailrailError):
+    """This API key may not do that."""
+
+    code = "scope_missing"

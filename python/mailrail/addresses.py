@@ -1,0 +1,51 @@
+"""Email addresses and domain names as mailrail stores them. SES speaks no SMTPUTF8: a local part must be ASCII, a domain
+outside ASCII travels as punycode.
+"""
+
+from email_validator import EmailNotValidError, validate_email
+
+from mailrail.errors import MailrailError
+
+ADDRESS_MAX_CHARS = 254
+
+
+class AddressInvalid(MailrailError):
+    """This is not an email address that mail can be sent to."""
+
+    code = "email_invalid"
+
+
+class DomainInvalid(MailrailError):
+    """This is not a domain name that mail can be sent from."""
+
+    code = "domain_invalid"
+
+
+def parse_address(text: str) -> str:
+    """The address with its local part as written and its domain in lower case and ASCII. Raises AddressInvalid."""
+    if len(text) > ADDRESS_MAX_CHARS:
+        raise AddressInvalid(f"An email address has at most {ADDRESS_MAX_CHARS} characters.")
+    try:
+        # test_environment admits the reserved top-level domain .test, which reaches nobody and serves try-outs.
+        # `strict` adds the 64 characters that RFC 5321 allows before the @-sign.
+        found = validate_email(
+            text, check_deliverability=False, allow_smtputf8=False, test_environment=True, strict=True
+        )
+    except EmailNotValidError as error:
+        raise AddressInvalid(str(error)) from error
+    if "." not in found.ascii_domain:
+        raise AddressInvalid("The part after the @-sign needs a period.")
+    return f"{found.local_part}@{found.ascii_domain}"
+
+
+def parse_domain(text: str) -> str:
+    """The domain name in lower case and ASCII. Raises DomainInvalid."""
+    try:
+        return parse_address(f"hello@{text.removesuffix('.')}").partition("@")[2]
+    except AddressInvalid as error:
+        raise DomainInvalid(f"{text[:80]!r} is not a domain name that mail can be sent from.") from error
+
+
+def domain_of(address: str) -> str:
+    """The part after the @-sign, in lower case."""
+    return address.rpartition("@")[2].lower()

@@ -1,0 +1,266 @@
+"""Composition root of the API: settings in, a Sanic app out, and the one table of all routes."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import asyncpg
+from sanic import Sanic
+from sanic.application.state import ApplicationServerInfo
+from sanic.config import Config
+from sanic.http.constants import HTTP
+from sanic.response import BaseHTTPResponse, HTTPResponse, html
+
+from mailrail._core import Codec
+from mailrail.accounts.model import Scope
+from mailrail.campaigns import routes as campaigns
+from mailrail.config import Settings
+from mailrail.contacts import routes as contacts
+from mailrail.db.migrate import check_database
+from mailrail.db.pool import Pool, open_pool
+from mailrail.domains import routes as domains
+from mailrail.errors import StartError
+from mailrail.events.routes import take_notification
+from mailrail.events.service import Intake
+from mailrail.ids import Ids
+from mailrail.mail_v1 import campaigns as mail_campaigns
+from mailrail.mail_v1 import contacts as mail_contacts
+from mailrail.tracking.routes import Tracking
+from mailrail.web.answers import answer
+from mailrail.web.auth import PUBLIC, Access, authenticate, check_declared
+from mailrail.web.context import App, Context, Request
+from mailrail.web.errors import answer_error, reference_page
+
+log = logging.getLogger(__name__)
+
+BODY_MAX_BYTES = 1024 * 1024
+POOL_MAX = 20
+BACKLOG = 1024
+DRAIN_TIMEOUT_S = 10.0
+DRAIN_STEP_S = 0.02
+READY_TIMEOUT_S = 2.0
+
+
+Handler: TypeAlias = Callable[..., Coroutine[Any, Any, HTTPResponse]]
+
+
+class Route(NamedTuple):
+    """One line of the table: who may call it stands beside it."""
+
+    methods: str
+    path: str
+    access: Access
+    handler: Handler
+
+
+def routes(tracking: Tracking) -> tuple[Route, ...]:
+    """All doors of the API."""
+    return (
+        Route("POST", "/api/v1/contacts", Scope.CONTACTS_WRITE, contacts.create),
+        Route("GET", "/api/v1/contacts", Scope.CONTACTS_READ, contacts.page),
+        Route("GET", "/api/v1/contacts/<contact_id>", Scope.CONTACTS_READ, contacts.get),
+        Route("POST", "/api/v1/lists", Scope.CONTACTS_WRITE, contacts.create_list),
+        Route("GET", "/api/v1/lists", Scope.CONTACTS_READ, contacts.page_lists),
+        Route("GET", "/api/v1/lists/<list_id>", Scope.CONTACTS_READ, contacts.get_list),
+        Route("POST", "/api/v1/domains", Scope.DOMAINS_WRITE, domains.create),
+        Route("GET", "/api/v1/domains", Scope.DOMAINS_READ, domains.page),
+        Route("POST", "/api/v1/domains/<domain_id>/verify", Scope.DOMAINS_WRITE, domains.verify),
+        Route("POST", "/api/v1/campaigns", Scope.CAMPAIGNS_WRITE, campaigns.create),
+        Route("GET", "/api/v1/campaigns", Scope.CAMPAIGNS_READ, campaigns.page),
+        Route("GET", "/api/v1/campaigns/<campaign_id>", Scope.CAMPAIGNS_READ, campaigns.get),
+        Route("POST", "/api/v1/campaigns/<campaign_id>/launch", Scope.CAMPAIGNS_SEND, campaigns.launch),
+        Route("GET", "/api/v1/stats", Scope.STATS_READ, campaigns.stats),
+        # The dialect /v1/mail.
+        Route("POST", "/v1/mail/contacts", Scope.CONTACTS_WRITE, mail_contacts.create),
+        Route("GET", "/v1/mail/contacts", Scope.CONTACTS_READ, mail_contacts.page),
+        Route("POST", "/v1/mail/campaigns", Scope.CAMPAIGNS_WRITE, mail_campaigns.create),
+        Route("GET", "/v1/mail/campaigns/<campaign_id>", Scope.CAMPAIGNS_READ, mail_campaigns.get),
+        Route("POST", "/v1/mail/campaigns/<campaign_id>/send", Scope.CAMPAIGNS_SEND, mail_campaigns.send),
+        Route("GET", "/v1/mail/campaigns/<campaign_id>/stats", Scope.CAMPAIGNS_READ, mail_campaigns.stats),
+        # Readers of mail, whose token is their key.
+        Route("GET HEAD", "/o/<token>", PUBLIC, tracking.open),
+        Route("GET HEAD", "/c/<token>/<link>", PUBLIC, tracking.click),
+        Route("GET HEAD", "/u/<token>", PUBLIC, tracking.show_unsubscribe),
+        Route("POST", "/u/<token>", PUBLIC, tracking.unsubscribe),
+        # Amazon SNS, whose signature is its key.
+        Route("POST", "/events/sns", PUBLIC, cast("Handler", take_notification)),
+        # Operators.
+        Route("GET HEAD", "/healthz", PUBLIC, health),
+        Route("GET HEAD", "/readyz", PUBLIC, readiness),
+        Route("GET HEAD", "/docs/errors", PUBLIC, error_reference),
+    )
+
+
+def create_app(settings: Settings) -> App:
+    """The app of one process; what needs a loop is opened and closed with the server."""
+    codec = Codec(settings.secret_key.encode())
+    app: App = Sanic(
+        f"mailrail-{secrets.token_hex(4)}",
+        config=server_config(),
+        ctx=Context(settings, codec, Ids(codec)),
+        request_class=Request,  # type: ignore[arg-type]  # Sanic declares this argument without its own type variables
+        configure_logging=False,
+    )
+    tracking = Tracking(codec)
+    for route in routes(tracking):
+        name = f"{route.methods} {route.path}".translate(NAME_CHARS)
+        app.add_route(route.handler, route.path, methods=route.methods.split(), name=name, ctx_access=route.access)
+    check_declared(app)
+    app.register_middleware(authenticate, "request")
+    app.register_middleware(name_request, "response")
+    app.error_handler.add(Exception, answer_error)
+    register_resources(app, tracking)
+    return app
+
+
+# Sanic's names of routes have no blanks, slashes or angles.
+NAME_CHARS = str.maketrans(" /<>.", "_____")
+
+
+def server_config() -> Config:
+    """Limits of the HTTP server; times in seconds, sizes in bytes."""
+    config = Config(env_prefix="")
+    config.update(
+        REQUEST_MAX_SIZE=BODY_MAX_BYTES,
+        REQUEST_TIMEOUT=10,
+        RESPONSE_TIMEOUT=30,
+        KEEP_ALIVE_TIMEOUT=15,
+        ACCESS_LOG=False,
+        MOTD=False,
+        FALLBACK_ERROR_FORMAT="json",
+        OAS=False,
+    )
+    return config
+
+
+def register_resources(app: App, tracking: Tracking) -> None:
+    """Opens the pool and what stands on it before the first request, and closes as much as was opened after the last."""
+    opened = contextlib.AsyncExitStack()
+
+    async def open_all(app: App) -> None:
+        ctx = app.ctx
+        ctx.pool = await open_pool(ctx.settings.api_database_url, application_name="mailrail api", max_size=POOL_MAX)
+        opened.push_async_callback(close_pool, ctx.pool)
+        async with ctx.pool.acquire() as conn:
+            await check_database(conn, ctx.settings.secret_key)
+        tracking.start(ctx.pool)
+        opened.push_async_callback(tracking.stop)
+        ctx.intake = Intake(ctx.pool, ctx.settings)
+        ctx.intake.start()
+        opened.push_async_callback(ctx.intake.stop)
+
+    async def close_all(app: App) -> None:
+        await opened.aclose()
+
+    app.register_listener(open_all, "before_server_start")
+    app.register_listener(close_all, "after_server_stop")
+
+
+async def close_pool(pool: Pool) -> None:
+    """Waits for connections in use, but not for ever."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(pool.close(), DRAIN_TIMEOUT_S)
+
+
+async def name_request(request: Request, response: BaseHTTPResponse) -> None:
+    """Every answer carries the id under which our log has the request."""
+    response.headers["X-Request-Id"] = request.ctx.request_id
+
+
+# —— operators' routes ——————————————————————————————————————————————————————————————————————————————————————————————————
+
+
+async def health(request: Request) -> HTTPResponse:
+    """GET /healthz: the process lives."""
+    return answer({"status": "ok"})
+
+
+async def readiness(request: Request) -> HTTPResponse:
+    """GET /readyz: 200 while requests are welcome, 503 without the database and while the process goes down."""
+    ctx = request.app.ctx
+    if ctx.draining:
+        return answer({"status": "draining"}, 503)
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S), ctx.pool.acquire() as conn:
+            await conn.execute("SELECT 1")
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return answer({"status": "no database"}, 503)
+    return answer({"status": "ready"})
+
+
+async def error_reference(request: Request) -> HTTPResponse:
+    """GET /docs/errors: what `doc_url` points to."""
+    return html(reference_page(), headers={"Content-Security-Policy": "default-src 'none'"})
+
+
+# —— the process ————————————————————————————————————————————————————————————————————————————————————————————————————————
+
+
+async def serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
+    """`mailrail api`: answers until SIGTERM or SIGINT, then finishes what is under way. Calls `ready` once it listens."""
+    listener = listen(settings.host, settings.port)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with running(create_app(settings), listener):
+        log.info("api: listening on %s port %d", settings.host, settings.port)
+        ready()
+        await stopping.wait()
+
+
+@contextlib.asynccontextmanager
+async def running(app: App, listener: socket.socket) -> AsyncIterator[None]:
+    """The app as a server in this loop, for the time of the block."""
+    # Sanic leaves the methods of its server untyped.
+    server: Any = await app.create_server(
+        sock=listener, backlog=BACKLOG, asyncio_server_kwargs={"start_serving": False}
+    )
+    # Tells Sanic that there is HTTP/1 and nothing else, or every answer would carry an empty Alt-Svc.
+    app.state.server_info.append(ApplicationServerInfo(settings={"version": HTTP.VERSION_1}))
+    await server.startup()
+    try:
+        await server.before_start()
+        await server.start_serving()
+        await server.after_start()
+        yield
+    finally:
+        await drain(app, server)
+        await server.after_stop()
+        Sanic.unregister_app(app)
+
+
+async def drain(app: App, server: Any) -> None:
+    """No new connections, idle ones closed, requests under way finished; what takes too long is cut off."""
+    app.ctx.draining = True
+    await server.before_stop()
+    closed = server.close()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_TIMEOUT_S):
+            while server.connections:
+                for connection in list(server.connections):
+                    connection.close_if_idle()
+                await asyncio.sleep(DRAIN_STEP_S)
+    for connection in list(server.connections):
+        connection.abort()
+    await closed
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; several processes of one installation may share the port. Raises StartError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise StartError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    listener.setblocking(False)
+    return listener

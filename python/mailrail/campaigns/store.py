@@ -1,0 +1,285 @@
+"""Every statement on campaigns and on what they freeze when they start."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from mailrail.campaigns.model import Campaign, CampaignDraft, CampaignNotFound, Progress, Status, Totals
+from mailrail.db.pool import Connection, fetch_one
+from mailrail.emails.model import OPEN_STATES, State
+
+_COLUMNS = """id, account_id, name, subject, preheader, from_name, from_email, reply_to, html, text, list_id, tags,
+warnings, status, reason, stream_id, hold_id, audience_count, created_at, sent_at, submitted_at, completed_at"""
+
+
+def _campaign(row: Any) -> Campaign:
+    return Campaign(**{**row, "status": Status(row["status"])})
+
+
+async def insert_campaign(conn: Connection, account_id: int, draft: CampaignDraft, warnings: list[str]) -> Campaign:
+    """A new draft."""
+    row = await fetch_one(
+        conn,
+        f"""INSERT INTO campaigns (account_id, name, subject, preheader, from_name, from_email, reply_to, html, text,
+              list_id, tags, warnings)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING {_COLUMNS}""",
+        account_id,
+        draft.name,
+        draft.subject,
+        draft.preheader,
+        draft.from_name,
+        draft.from_email,
+        draft.reply_to,
+        draft.html,
+        draft.text,
+        draft.list_id,
+        draft.tags,
+        warnings,
+    )
+    return _campaign(row)
+
+
+async def read_campaign(conn: Connection, account_id: int, campaign_id: int, *, lock: bool = False) -> Campaign:
+    """Raises CampaignNotFound."""
+    row = await conn.fetchrow(
+        f"SELECT {_COLUMNS} FROM campaigns WHERE id = $1 AND account_id = $2 {'FOR UPDATE' if lock else ''}",
+        campaign_id,
+        account_id,
+    )
+    if row is None:
+        raise CampaignNotFound
+    return _campaign(row)
+
+
+async def read_page(conn: Connection, account_id: int, limit: int, offset: int, after_id: int | None) -> list[Campaign]:
+    """Newest first; `after_id` goes on behind that campaign, else `offset` skips."""
+    rows = await conn.fetch(
+        f"""SELECT {_COLUMNS} FROM campaigns WHERE account_id = $1 AND ($4::bigint IS NULL OR id < $4)
+            ORDER BY id DESC LIMIT $2 OFFSET $3""",
+        account_id,
+        limit,
+        offset,
+        after_id,
+    )
+    return [_campaign(row) for row in rows]
+
+
+async def count_campaigns(conn: Connection, account_id: int) -> int:
+    """All of the account's."""
+    count: int = await conn.fetchval("SELECT count(*) FROM campaigns WHERE account_id = $1", account_id)
+    return count
+
+
+async def count_audience(conn: Connection, account_id: int, list_id: int | None, tags: Sequence[str]) -> int:
+    """Who would be written to now."""
+    count: int = await conn.fetchval("SELECT count_audience($1, $2, $3)", account_id, list_id, list(tags))
+    return count
+
+
+async def freeze_audience(
+    conn: Connection, account_id: int, stream_id: int, list_id: int | None, tags: Sequence[str]
+) -> int:
+    """Numbers the audience from 1 into the stream; returns its size."""
+    count: int = await conn.fetchval(
+        "SELECT freeze_audience($1, $2, $3, $4)", account_id, stream_id, list_id, list(tags)
+    )
+    return count
+
+
+async def new_stream_id(conn: Connection) -> int:
+    """An id in this week's partition of campaigns."""
+    stream_id: int = await conn.fetchval("SELECT new_stream_id(0)")
+    return stream_id
+
+
+async def insert_stream(
+    conn: Connection,
+    campaign: Campaign,
+    stream_id: int,
+    content: str,
+    identity: str,
+    shard_size: int,
+    bounce_grace: timedelta,
+) -> None:
+    """What is sent, as it stays until the last retry."""
+    await conn.execute(
+        """INSERT INTO streams (stream_id, account_id, campaign_id, list_id, content, identity, shard_size, bounce_grace)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8)""",
+        stream_id,
+        campaign.account_id,
+        campaign.id,
+        campaign.list_id,
+        content,
+        identity,
+        shard_size,
+        bounce_grace,
+    )
+
+
+async def insert_links(conn: Connection, account_id: int, stream_id: int, urls: Sequence[str]) -> None:
+    """The targets of the stream's tracked links, n counted from 1."""
+    await conn.execute(
+        """INSERT INTO links (stream_id, n, account_id, url)
+           SELECT $1, n, $2, url FROM unnest($3::text[]) WITH ORDINALITY AS link(url, n)""",
+        stream_id,
+        account_id,
+        list(urls),
+    )
+
+
+async def insert_shards(conn: Connection, account_id: int, stream_id: int, recipients: int, shard_size: int) -> None:
+    """Cuts recipients 1..n into shards that are awake, each with its fold."""
+    await conn.execute(
+        """WITH cut AS (
+             SELECT shard, shard * $4 + 1 AS first_seq, least((shard + 1) * $4, $3) AS last_seq
+             FROM generate_series(0, ($3 - 1) / $4) AS shard
+           ), made AS (
+             INSERT INTO shards (stream_id, shard, account_id, state, first_seq, last_seq, next_seq, wake_at)
+             SELECT $1, shard, $2, 'sending', first_seq, last_seq, first_seq, now() FROM cut
+           )
+           INSERT INTO folds (stream_id, shard, account_id, open)
+           SELECT $1, shard, $2, last_seq - first_seq + 1 FROM cut""",
+        stream_id,
+        account_id,
+        recipients,
+        shard_size,
+    )
+
+
+async def start_campaign(
+    conn: Connection, campaign: Campaign, stream_id: int, hold_id: int, audience_count: int
+) -> Campaign:
+    """draft → queued."""
+    row = await fetch_one(
+        conn,
+        f"""UPDATE campaigns SET status = 'queued', stream_id = $3, hold_id = $4, audience_count = $5, sent_at = now()
+            WHERE id = $1 AND account_id = $2 RETURNING {_COLUMNS}""",
+        campaign.id,
+        campaign.account_id,
+        stream_id,
+        hold_id,
+        audience_count,
+    )
+    return _campaign(row)
+
+
+_FAILED = (State.FAILED, State.UNRESOLVED, State.EXPIRED, State.REJECTED)
+_BOUNCED = (State.BOUNCED, State.SOFT_BOUNCED)
+_SKIPPED = (State.SKIPPED, State.CANCELLED)
+
+
+async def read_progress(conn: Connection, account_id: int, stream_id: int, recipients: int) -> Progress:
+    """From counters alone: a few rows a shard, whatever the audience's size."""
+    counts = await conn.fetch(
+        """SELECT state, sum(recipients)::integer AS recipients FROM state_counts
+           WHERE stream_id = $1 AND account_id = $2 GROUP BY state""",
+        stream_id,
+        account_id,
+    )
+    live = await fetch_one(
+        conn,
+        """SELECT coalesce(sum(s.accepted), 0)::integer AS accepted, coalesce(sum(f.opened), 0)::integer AS opened,
+             coalesce(sum(f.clicked), 0)::integer AS clicked, coalesce(sum(f.complained), 0)::integer AS complained,
+             coalesce(sum(f.unsubscribed), 0)::integer AS unsubscribed
+           FROM shards s JOIN folds f USING (stream_id, shard) WHERE s.stream_id = $1 AND s.account_id = $2""",
+        stream_id,
+        account_id,
+    )
+    by_state = {State(row["state"]): int(row["recipients"]) for row in counts}
+
+    def total(*states: State) -> int:
+        return sum(by_state.get(state, 0) for state in states)
+
+    closed = sum(n for state, n in by_state.items() if state not in OPEN_STATES)
+    proven = total(State.ACCEPTED, State.EXPIRED, State.DELIVERED, State.REJECTED, *_BOUNCED)
+    return Progress(
+        recipients=recipients,
+        # Rounds report before the fold does; events may prove more than rounds could report.
+        accepted=max(live["accepted"], proven),
+        delivered=total(State.DELIVERED),
+        bounced=total(*_BOUNCED),
+        complained=live["complained"],
+        opened=live["opened"],
+        clicked=live["clicked"],
+        unsubscribed=live["unsubscribed"],
+        failed=total(*_FAILED),
+        skipped=total(*_SKIPPED),
+        open=recipients - closed,
+    )
+
+
+async def read_totals(conn: Connection, account_id: int) -> Totals:
+    """Counts over the account's campaigns; mail counts recipients that SES accepted since the month began."""
+    row = await fetch_one(
+        conn,
+        """SELECT count(*) AS total, count(*) FILTER (WHERE status IN ('queued', 'sending')) AS sending,
+             count(*) FILTER (WHERE status = 'completed') AS completed
+           FROM campaigns WHERE account_id = $1""",
+        account_id,
+    )
+    emails: int = await conn.fetchval(
+        """SELECT coalesce(sum(s.accepted), 0) FROM campaigns c JOIN shards s USING (stream_id)
+           WHERE c.account_id = $1 AND c.sent_at >= date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'""",
+        account_id,
+    )
+    return Totals(row["total"], row["sending"], row["completed"], emails)
+
+
+# —— what the workers do to a campaign; they run for all tenants and know it by its stream ——————————————————————————————
+
+
+async def read_stream(conn: Connection, stream_id: int) -> tuple[str, str, int | None]:
+    """(frozen content, identity, list id) of a stream; the first two are JSON for the core."""
+    row = await fetch_one(conn, "SELECT content, identity, list_id FROM streams WHERE stream_id = $1", stream_id)
+    return row["content"], row["identity"], row["list_id"]
+
+
+async def mark_sending(conn: Connection, stream_id: int) -> None:
+    """queued → sending, at the first lease of a shard."""
+    await conn.execute("UPDATE campaigns SET status = 'sending' WHERE stream_id = $1 AND status = 'queued'", stream_id)
+
+
+async def mark_submitted(conn: Connection, stream_id: int) -> None:
+    """Stamps the campaign with its last shard's time once every shard is handed over."""
+    await conn.execute(
+        """UPDATE campaigns c SET submitted_at = s.at
+           FROM (SELECT max(submitted_at) AS at, bool_and(submitted_at IS NOT NULL) AS done
+                 FROM shards WHERE stream_id = $1) s
+           WHERE c.stream_id = $1 AND c.submitted_at IS NULL AND s.done""",
+        stream_id,
+    )
+
+
+async def pause_campaign(conn: Connection, stream_id: int, reason: str) -> None:
+    """Stops all claims of the stream at once: the shards' copies of the state change in shard order, each worker's
+    next claim sees it.
+    """
+    await conn.execute(
+        """WITH ordered AS (
+             SELECT stream_id, shard FROM shards WHERE stream_id = $1 ORDER BY shard FOR UPDATE
+           )
+           UPDATE shards s SET state = 'paused', epoch = s.epoch + 1
+           FROM ordered o WHERE s.stream_id = o.stream_id AND s.shard = o.shard AND s.state = 'sending'""",
+        stream_id,
+    )
+    await conn.execute(
+        """UPDATE campaigns SET status = 'paused', reason = $2
+           WHERE stream_id = $1 AND status IN ('queued', 'sending')""",
+        stream_id,
+        reason,
+    )
+
+
+async def lock_running_campaign(conn: Connection, stream_id: int) -> bool:
+    """Locks the stream's campaign against two workers that both see its last shard close."""
+    status = await conn.fetchval("SELECT status FROM campaigns WHERE stream_id = $1 FOR UPDATE", stream_id)
+    return status in (Status.QUEUED, Status.SENDING)
+
+
+async def complete_campaign(conn: Connection, stream_id: int) -> None:
+    """sending → completed; the caller has counted."""
+    await conn.execute(
+        """WITH done AS (UPDATE streams SET closed_at = clock_timestamp() WHERE stream_id = $1)
+           UPDATE campaigns SET status = 'completed', completed_at = clock_timestamp() WHERE stream_id = $1""",
+        stream_id,
+    )

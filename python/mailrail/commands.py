@@ -1,0 +1,152 @@
+"""The operator's commands on accounts, keys and wallets. Each gets its arguments and an office to work in, and returns what to print."""
+
+import argparse
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from mailrail._core import Codec
+from mailrail.accounts import service as accounts
+from mailrail.accounts.model import Account, AccountNotFound, KeyNotFound, Plan, Scope
+from mailrail.config import Settings
+from mailrail.db import migrate
+from mailrail.db.pool import Connection, connect
+from mailrail.errors import ConfigError
+from mailrail.ids import Ids, Kind
+from mailrail.up.summary import MICROS_PER_USD, dollars
+from mailrail.wallet import service as wallet
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """What a command works with: a connection as the worker's role, in a transaction, and the public ids."""
+
+    conn: Connection
+    ids: Ids
+    settings: Settings
+
+
+Command = Callable[[Office, argparse.Namespace], Coroutine[Any, Any, str]]
+
+
+async def run(command: Command, arguments: argparse.Namespace, settings: Settings) -> int:
+    """One command in one transaction."""
+    connection = await connect(settings.worker_database_url, application_name="mailrail command")
+    try:
+        await migrate.check_database(connection, settings.secret_key)
+        async with connection.transaction():
+            office = Office(connection, Ids(Codec(settings.secret_key.encode())), settings)
+            printed = await command(office, arguments)
+    finally:
+        await connection.close()
+    print(printed)
+    return 0
+
+
+async def create_account(office: Office, arguments: argparse.Namespace) -> str:
+    """An account and its wallet."""
+    account = await accounts.create(
+        office.conn,
+        arguments.name,
+        plan=Plan(arguments.plan),
+        price_micros=office.settings.price_micros,
+        sender_email=arguments.sender,
+    )
+    await wallet.open_wallet(office.conn, account.id)
+    return office.ids.encode(Kind.ACCOUNT, account.id)
+
+
+async def list_accounts(office: Office, arguments: argparse.Namespace) -> str:
+    """Id, plan and name, a line each."""
+    return lines(
+        (office.ids.encode(Kind.ACCOUNT, account.id), account.plan.ljust(12), account.name)
+        for account in await accounts.accounts(office.conn)
+    )
+
+
+async def create_key(office: Office, arguments: argparse.Namespace) -> str:
+    """The key's text; nobody can print it again."""
+    account = await find_account(office, arguments.account)
+    _, text = await accounts.create_key(office.conn, account.id, arguments.name, read_scopes(arguments.scopes))
+    return text
+
+
+async def list_keys(office: Office, arguments: argparse.Namespace) -> str:
+    """Id, beginning, state, scopes and name, a line each."""
+    account = await find_account(office, arguments.account)
+    return lines(
+        (
+            office.ids.encode(Kind.KEY, key.id),
+            f"{key.prefix}…",
+            "revoked" if key.revoked_at else "active ",
+            ",".join(key.scopes),
+            key.name,
+        )
+        for key in await accounts.keys(office.conn, account.id)
+    )
+
+
+async def revoke_key(office: Office, arguments: argparse.Namespace) -> str:
+    """End a key; it says whose it was."""
+    key_id = office.ids.decode(Kind.KEY, arguments.key)
+    if key_id is None:
+        raise KeyNotFound(f"there is no key {arguments.key}; `mailrail key list` shows their ids")
+    key = await accounts.revoke_key(office.conn, key_id)
+    return f"revoked {key.prefix}… ({key.name})"
+
+
+async def show_wallet(office: Office, arguments: argparse.Namespace) -> str:
+    """What can be spent and what is set aside."""
+    account = await find_account(office, arguments.account)
+    balance = await wallet.balance(office.conn, account.id)
+    return f"available {dollars(balance.available_micros)}\nheld      {dollars(balance.held_micros)}"
+
+
+async def deposit(office: Office, arguments: argparse.Namespace) -> str:
+    """Add money and print the wallet."""
+    account = await find_account(office, arguments.account)
+    key = f"operator:{arguments.key or time.time_ns()}"
+    added = await wallet.deposit(office.conn, account.id, read_dollars(arguments.dollars), key)
+    note = "" if added else f"nothing was added: a deposit named {arguments.key} exists\n"
+    return note + await show_wallet(office, arguments)
+
+
+async def find_account(office: Office, text: str) -> Account:
+    """By id or by name, if only one has it."""
+    account_id = office.ids.decode(Kind.ACCOUNT, text)
+    if account_id is not None:
+        return await accounts.get(office.conn, account_id)
+    found = await accounts.accounts(office.conn, text)
+    if not found:
+        raise AccountNotFound(f"there is no account {text!r}; `mailrail account list` shows all")
+    if len(found) > 1:
+        raise ConfigError(f"{len(found)} accounts are named {text!r}; give the id that `mailrail account list` shows")
+    return found[0]
+
+
+def read_scopes(text: str) -> list[Scope]:
+    """The scopes named."""
+    known = {scope.value: scope for scope in Scope}
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--scopes names {name!r}; there are {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def read_dollars(text: str) -> int:
+    """Micro-dollars, exactly: an amount that is finer is refused, not rounded."""
+    try:
+        micros = Decimal(text.removeprefix("$")) * MICROS_PER_USD
+        if micros > 0 and micros == micros.to_integral_value() and micros < 2**62:
+            return int(micros)
+    except InvalidOperation:
+        pass
+    raise ConfigError(f"{text!r} is not an amount of US dollars such as 25 or 12.50")
+
+
+def lines(rows: Any) -> str:
+    """Cells with two blanks between them."""
+    return "\n".join("  ".join(row) for row in rows)

@@ -1,0 +1,319 @@
+"""Every setting of mailrail: its variable, default, unit and one sentence. Read from the environment once, at the start of a process.
+
+A value that mailrail cannot work with stops the start with one sentence that names the variable.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import hmac
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
+
+from mailrail.errors import ConfigError
+
+PREFIX = "MAILRAIL_"
+# Variables of `mailrail up`, of the tests and of the benches share our prefix but are no settings.
+OTHER_PREFIXES = ("MAILRAIL_UP_", "MAILRAIL_TEST_", "MAILRAIL_BENCH_")
+SECRET_KEY_MIN_CHARS = 32
+SIMULATOR_TOPIC_ARN = "arn:aws:sns:us-east-1:123456789012:mailrail"
+
+
+def setting(
+    default: Any, unit: str, sentence: str, check: Callable[[Any], Any] | None = None, secret: bool = False
+) -> Any:
+    """A field of `Settings`: `check` returns the value to use, or raises ValueError with what is wrong ("must be …")."""
+    return field(default=default, metadata={"unit": unit, "sentence": sentence, "check": check, "secret": secret})
+
+
+def between(low: float, high: float) -> Callable[[Any], Any]:
+    """A check that a number lies in low..high, both included; None passes."""
+
+    def check(value: Any) -> Any:
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"must be from {low} to {high}")
+        return value
+
+    return check
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """A check that a text is one of the words."""
+
+    def check(value: str) -> str:
+        if value not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return value
+
+    return check
+
+
+def secret_text(value: str) -> str:
+    """The secret may be missing, since some commands work without it, but never short."""
+    if len(value) < SECRET_KEY_MIN_CHARS:
+        raise ValueError(f"must have at least {SECRET_KEY_MIN_CHARS} characters")
+    return value
+
+
+def database_address(value: str) -> str:
+    """A PostgreSQL URL."""
+    parts = split_url(value)
+    if parts is None or parts.scheme not in ("postgres", "postgresql") or len(parts.path) < 2:
+        raise ValueError("must look like postgresql://user:password@host:5432/database")
+    return value
+
+
+def web_address(value: str) -> str:
+    """An http(s) URL without query, stored without a slash at the end."""
+    parts = split_url(value)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must look like https://mail.example.com")
+    return value.rstrip("/")
+
+
+def split_url(value: str) -> SplitResult | None:
+    """The parts of a URL, or None if it has a broken host or port, which `urlsplit` tells late."""
+    try:
+        parts = urlsplit(value)
+        return parts if parts.port is None or parts.port > 0 else None
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings. `load` reads them; tests make them directly."""
+
+    database_url: str = setting(
+        "",
+        "URL",
+        "PostgreSQL of this installation; `mailrail migrate` connects as the user in it.",
+        database_address,
+        secret=True,
+    )
+    api_database_url: str = setting(
+        "",
+        "URL",
+        "Where `mailrail api` connects; empty means DATABASE_URL as role mailrail_api.",
+        database_address,
+        secret=True,
+    )
+    worker_database_url: str = setting(
+        "",
+        "URL",
+        "Where `mailrail worker` connects; empty means DATABASE_URL as role mailrail_worker.",
+        database_address,
+        secret=True,
+    )
+    secret_key: str = setting(
+        "",
+        "text",
+        "Keys for ids, tokens and database roles derive from it; never change it once mail is out.",
+        secret_text,
+        secret=True,
+    )
+    public_url: str = setting(
+        "http://127.0.0.1:8025", "URL", "Base of every link in a mail, as its readers reach it.", web_address
+    )
+    host: str = setting("127.0.0.1", "address", "Address on which the API listens.")
+    port: int = setting(8025, "port", "Port on which the API listens.", between(1, 65535))
+    ses_endpoint: str = setting(
+        "", "URL", "Where SES requests go; empty means Amazon's own endpoint of the region.", web_address
+    )
+    ses_region: str = setting("us-east-1", "region", "AWS region of SES.")
+    ses_ca_file: str = setting(
+        "", "path", "PEM file of the authority that signed the endpoint's certificate; empty means the usual ones."
+    )
+    ses_access_key: str = setting(
+        "mailrail-simulator", "text", "Access key for SES_ENDPOINT; the default is the simulator's."
+    )
+    ses_secret_key: str = setting(
+        "mailrail-simulator-secret", "text", "Secret key for SES_ENDPOINT; the default is the simulator's.", secret=True
+    )
+    configuration_set: str = setting(
+        "mailrail", "name", "SES configuration set of every mail, so that its events come back."
+    )
+    sns_topics: tuple[str, ...] = setting(
+        (), "ARNs", "SNS topics whose notifications are accepted; all others are refused."
+    )
+    sns_cert_hosts: tuple[str, ...] = setting(
+        (), "host:port", "Hosts beside Amazon's that may serve an SNS signing certificate."
+    )
+    sns_ca_file: str = setting("", "path", "PEM file of the authority that signed the hosts in SNS_CERT_HOSTS.")
+    bounce_grace_s: float = setting(
+        3600.0,
+        "seconds",
+        "How long after a bounce a hold waits for a late Delivery before it is released.",
+        between(0, 30 * 86400),
+    )
+    shard_size: int = setting(
+        5000, "recipients", "How many recipients of a campaign make one shard.", between(1, 1_000_000)
+    )
+    round_size: int = setting(1000, "recipients", "How many recipients a worker claims at once.", between(1, 50_000))
+    shards_at_once: int = setting(3, "shards", "How many shards a worker sends side by side.", between(1, 64))
+    wire_mode: str = setting(
+        "slots",
+        "word",
+        "How campaigns reach SES: slots (SendBulkEmail) or simple (SendEmail).",
+        one_of("slots", "simple"),
+    )
+    lease_s: float = setting(30.0, "seconds", "How long a worker owns a shard without renewing.", between(1, 3600))
+    price_micros: int = setting(300, "micro-dollars", "Price of one delivered email.", between(0, 1_000_000_000))
+    billing: bool = setting(True, "on/off", "Whether sends need money in the wallet.")
+    max_send_rate: float | None = setting(
+        None,
+        "recipients per second",
+        "Overrides the rate that SES grants the account; empty means what SES says.",
+        between(0.01, 1e7),
+    )
+    retention_weeks: int = setting(
+        26, "weeks", "How long the records of each recipient of a campaign are kept.", between(1, 1040)
+    )
+    log_level: str = setting("info", "word", "Least level that is logged.", one_of("debug", "info", "warning", "error"))
+
+
+def variable(name: str) -> str:
+    """The environment variable of a field: `port` → `MAILRAIL_PORT`."""
+    return PREFIX + name.upper()
+
+
+def load(environment: Mapping[str, str]) -> Settings:
+    """Settings from the environment; raises ConfigError on the first value that is bad or name that is unknown."""
+    refuse_unknown(environment)
+    hints = typing.get_type_hints(Settings)
+    values = {
+        item.name: parse(item.name, hints[item.name], environment[variable(item.name)], item.metadata["check"])
+        for item in dataclasses.fields(Settings)
+        # An empty variable is as good as none: compose files write them.
+        if environment.get(variable(item.name), "").strip()
+    }
+    return with_role_urls(Settings(**values))
+
+
+def parse(name: str, kind: Any, text: str, check: Callable[[Any], Any] | None) -> Any:
+    """One variable's text as the field's type, checked."""
+    try:
+        value = convert(kind, text.strip())
+        return check(value) if check else value
+    except ValueError as error:
+        raise ConfigError(f"{variable(name)} {error} (it is {shown(name, text)})") from None
+
+
+def convert(kind: Any, text: str) -> Any:
+    """Text as one of the few types that settings have; the ValueError says what is expected."""
+    if kind is str:
+        return text
+    if kind == tuple[str, ...]:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if kind is bool:
+        return as_bool(text)
+    if kind == float | None:
+        return as_number(float, text)
+    return as_number(kind, text)
+
+
+def as_bool(text: str) -> bool:
+    """on/off in the usual spellings."""
+    if text.lower() in ("on", "1", "true", "yes"):
+        return True
+    if text.lower() in ("off", "0", "false", "no"):
+        return False
+    raise ValueError("must be on or off")
+
+
+def as_number(kind: type[int] | type[float], text: str) -> int | float:
+    """A number; "must be a whole number" instead of Python's own words."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError("must be a whole number" if kind is int else "must be a number") from None
+
+
+def shown(name: str, text: str) -> str:
+    """A value as an error message may show it: secrets are not repeated."""
+    metadata = {item.name: item.metadata for item in dataclasses.fields(Settings)}[name]
+    return f"{len(text)} characters long" if metadata["secret"] else repr(text)
+
+
+def refuse_unknown(environment: Mapping[str, str]) -> None:
+    """A misspelt variable would leave a default in place silently, so it stops the start."""
+    known = {variable(item.name) for item in dataclasses.fields(Settings)}
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known and not name.startswith(OTHER_PREFIXES):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "`mailrail settings` lists them."
+            raise ConfigError(f"{name} is not a setting of mailrail; {hint}")
+
+
+def with_role_urls(settings: Settings) -> Settings:
+    """Fill in the URLs of the two login roles from `database_url` and the secret, where they are not given."""
+    if not settings.database_url or not settings.secret_key:
+        return settings
+    return dataclasses.replace(
+        settings,
+        api_database_url=settings.api_database_url
+        or role_url(settings.database_url, "mailrail_api", settings.secret_key),
+        worker_database_url=settings.worker_database_url
+        or role_url(settings.database_url, "mailrail_worker", settings.secret_key),
+    )
+
+
+def role_url(database_url: str, role: str, secret_key: str) -> str:
+    """The same server and database as `database_url`, as a login role with its derived password."""
+    parts = urlsplit(database_url)
+    server = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{quote(role)}:{role_password(secret_key, role)}@{server}"))
+
+
+def role_password(secret_key: str, role: str) -> str:
+    """A login role's password: nothing to store, and the same in every process that has the secret."""
+    return hmac.new(secret_key.encode(), f"mailrail v1 db {role}".encode(), hashlib.sha256).hexdigest()
+
+
+def require(settings: Settings, *names: str) -> None:
+    """Stop unless each of the named settings has a value."""
+    for name in names:
+        if not getattr(settings, name):
+            sentence = {item.name: item.metadata["sentence"] for item in dataclasses.fields(Settings)}[name]
+            raise ConfigError(f"{variable(name)} is not set. {sentence}")
+
+
+def require_database(settings: Settings, name: str) -> None:
+    """Stop unless the secret and the URL of a login role are there, given or derived."""
+    require(settings, "secret_key")
+    if not getattr(settings, name):
+        raise ConfigError(f"MAILRAIL_DATABASE_URL is not set, and {variable(name)} is not either")
+
+
+def require_sending(settings: Settings) -> None:
+    """Stop unless this version may send to the configured endpoint."""
+    host = urlsplit(settings.ses_endpoint).hostname or ""
+    if not host or host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws")):
+        raise ConfigError(
+            "sending to AWS needs the send engine's fence, which this version does not have; use the simulator "
+            f"(MAILRAIL_SES_ENDPOINT is {settings.ses_endpoint or 'empty, which means AWS'})"
+        )
+
+
+def describe() -> str:
+    """The table that `mailrail settings` prints: variable, default, unit and sentence, one setting a line."""
+    rows = [
+        (variable(item.name), default_text(item.default), item.metadata["unit"], item.metadata["sentence"])
+        for item in dataclasses.fields(Settings)
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows
+    )
+
+
+def default_text(value: Any) -> str:
+    """A default as one would write it into the environment; `-` for none."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if value not in ("", (), None) else "-"

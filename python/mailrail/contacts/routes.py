@@ -1,0 +1,133 @@
+"""/api/v1/contacts and /api/v1/lists."""
+
+from typing import Any
+
+from sanic.response import HTTPResponse
+
+from mailrail.contacts import service
+from mailrail.contacts.form import NAME_MAX_CHARS, read_contact
+from mailrail.contacts.model import TOTAL_CAP, Contact, ContactFilter, ContactList, ContactStatus, Saved
+from mailrail.db.pool import transaction
+from mailrail.ids import Ids, Kind
+from mailrail.web.answers import answer
+from mailrail.web.body import read_object
+from mailrail.web.context import Request
+from mailrail.web.fields import Fields
+from mailrail.web.pages import Page, page_answer, read_page
+from mailrail.web.values import shown_time
+
+
+async def create(request: Request) -> HTTPResponse:
+    """POST /api/v1/contacts: 201 for a new contact, 200 where a known one was put on the list or changed."""
+    saved = await save_contact(request)
+    return answer(_shown(saved.contact, request.app.ctx.ids), 201 if saved.created else 200)
+
+
+async def page(request: Request) -> HTTPResponse:
+    """GET /api/v1/contacts?listId=&tag=&status=&email=, newest first."""
+    asked, found, total = await find_contacts(request)
+    return answer(contacts_answer([_shown(contact, request.app.ctx.ids) for contact in found], asked, total))
+
+
+async def get(request: Request, contact_id: str) -> HTTPResponse:
+    """GET /api/v1/contacts/:id."""
+    ctx, account_id = request.app.ctx, request.ctx.account.id
+    async with transaction(ctx.pool, account_id) as conn:
+        found = await service.get(conn, account_id, ctx.ids.find(Kind.CONTACT, contact_id))
+    return answer(_shown(found, ctx.ids))
+
+
+async def create_list(request: Request) -> HTTPResponse:
+    """POST /api/v1/lists `{name}`."""
+    ctx, account_id = request.app.ctx, request.ctx.account.id
+    fields = Fields(read_object(request))
+    name = fields.required_text("name", NAME_MAX_CHARS)
+    fields.finish()
+    async with transaction(ctx.pool, account_id) as conn:
+        created = await service.create_list(conn, account_id, name)
+    return answer(_shown_list(created, ctx.ids), 201)
+
+
+async def page_lists(request: Request) -> HTTPResponse:
+    """GET /api/v1/lists, newest first."""
+    ctx, account_id = request.app.ctx, request.ctx.account.id
+    asked = read_page(request, Kind.LIST, ctx.ids)
+    async with transaction(ctx.pool, account_id) as conn:
+        found = await service.lists(conn, account_id, asked.limit, asked.offset, asked.after_id)
+        total = await service.count_lists(conn, account_id)
+    return answer(page_answer("lists", [_shown_list(item, ctx.ids) for item in found], asked, total))
+
+
+async def get_list(request: Request, list_id: str) -> HTTPResponse:
+    """GET /api/v1/lists/:id."""
+    ctx, account_id = request.app.ctx, request.ctx.account.id
+    async with transaction(ctx.pool, account_id) as conn:
+        found = await service.get_list(conn, account_id, ctx.ids.find(Kind.LIST, list_id))
+    return answer(_shown_list(found, ctx.ids))
+
+
+# —— what both dialects do with a request ———————————————————————————————————————————————————————————————————————————————
+
+
+async def save_contact(request: Request) -> Saved:
+    """Reads and saves the contact of a POST."""
+    ctx, account_id = request.app.ctx, request.ctx.account.id
+    fields = Fields(read_object(request))
+    draft, list_id = read_contact(fields, ctx.ids)
+    fields.finish()
+    upsert = request.args.get("upsert", "").lower() in ("true", "1")
+    async with transaction(ctx.pool, account_id) as conn:
+        return await service.save(conn, account_id, draft, list_id=list_id, upsert=upsert)
+
+
+async def find_contacts(request: Request) -> tuple[Page, list[Contact], int]:
+    """The page asked for, its contacts, and how many there are in all."""
+    ctx, account_id = request.app.ctx, request.ctx.account.id
+    asked = read_page(request, Kind.CONTACT, ctx.ids)
+    wanted = read_filter(request, ctx.ids)
+    async with transaction(ctx.pool, account_id) as conn:
+        found = await service.page(conn, account_id, wanted, asked.limit, asked.offset, asked.after_id)
+        return asked, found, await service.count(conn, account_id, wanted)
+
+
+def read_filter(request: Request, ids: Ids) -> ContactFilter:
+    """The filters of the query, read like fields so that a wrong one is told the same way."""
+    names = ("listId", "status", "email")
+    fields = Fields({name: request.args.get(name) for name in names} | {"tag": request.args.getlist("tag")})
+    list_text = fields.text("listId", NAME_MAX_CHARS)
+    status = fields.word("status", [str(word) for word in ContactStatus])
+    email = fields.text("email", NAME_MAX_CHARS * 2)
+    tags = fields.texts("tag", 10, NAME_MAX_CHARS) or []
+    fields.finish()
+    list_id = None if list_text is None else ids.find(Kind.LIST, list_text)
+    return ContactFilter(list_id, tags, None if status is None else ContactStatus(status), email)
+
+
+def contacts_answer(items: list[dict[str, Any]], asked: Page, total: int) -> dict[str, Any]:
+    """A page of contacts; a total that was not counted to its end is marked."""
+    capped = total > TOTAL_CAP
+    return {**page_answer("contacts", items, asked, TOTAL_CAP if capped else total), "totalCapped": capped}
+
+
+def _shown(contact: Contact, ids: Ids) -> dict[str, Any]:
+    return {
+        "id": ids.encode(Kind.CONTACT, contact.id),
+        "email": contact.email,
+        "name": contact.name,
+        "firstName": contact.first_name,
+        "lastName": contact.last_name,
+        "status": contact.status,
+        "tags": contact.tags,
+        "customFields": contact.custom_fields,
+        "createdAt": shown_time(contact.created_at),
+        "updatedAt": shown_time(contact.updated_at),
+    }
+
+
+def _shown_list(item: ContactList, ids: Ids) -> dict[str, Any]:
+    return {
+        "id": ids.encode(Kind.LIST, item.id),
+        "name": item.name,
+        "contacts": item.contacts,
+        "createdAt": shown_time(item.created_at),
+    }

@@ -1,0 +1,128 @@
+"""Connections to PostgreSQL: pools per role, the JSON codec, and the transaction that names its tenant."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import orjson
+from asyncpg.pool import PoolConnectionProxy
+
+from mailrail.errors import DatabaseError
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+CONNECT_TIMEOUT_S = 10
+JSONB_VERSION = b"\x01"
+
+
+async def open_pool(
+    url: str,
+    *,
+    application_name: str,
+    max_size: int = 10,
+    min_size: int = 1,
+    hot: bool = False,
+    command_timeout_s: float | None = 60,
+) -> Pool:
+    """A pool of connections to `url`; raises DatabaseError with one sentence when the first one fails.
+
+    `hot` is for the send path: its statements touch partitioned tables, where a generic plan would visit every partition.
+    """
+    try:
+        return await asyncpg.create_pool(
+            url,
+            min_size=min_size,
+            max_size=max_size,
+            init=set_codecs,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=command_timeout_s,
+            server_settings=server_settings(application_name, hot),
+        )
+    except CONNECT_ERRORS as error:
+        raise unreachable(url, error) from error
+
+
+async def connect(url: str, *, application_name: str, hot: bool = False) -> "asyncpg.Connection[asyncpg.Record]":
+    """One connection of its own, for a command, a listener or a migration; errors as in `open_pool`."""
+    try:
+        connection = await asyncpg.connect(
+            url, timeout=CONNECT_TIMEOUT_S, server_settings=server_settings(application_name, hot)
+        )
+    except CONNECT_ERRORS as error:
+        raise unreachable(url, error) from error
+    await set_codecs(connection)
+    return connection
+
+
+@asynccontextmanager
+async def transaction(pool: Pool, account_id: int) -> AsyncIterator[Connection]:
+    """A transaction of one tenant: row level security shows and takes only rows of `account_id` until it ends."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT set_config('mailrail.account_id', $1, true)", str(account_id))
+        yield connection
+
+
+def server_settings(application_name: str, hot: bool) -> dict[str, str]:
+    """What every connection asks of its session. UTC, so that a timestamp never depends on the server's zone."""
+    settings = {"application_name": application_name, "timezone": "UTC"}
+    if hot:
+        settings["plan_cache_mode"] = "force_custom_plan"
+    return settings
+
+
+async def set_codecs(connection: Connection) -> None:
+    """json and jsonb as Python values by orjson; in binary form, so that COPY works with them too."""
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", format="binary", encoder=encode_jsonb, decoder=decode_jsonb
+    )
+    await connection.set_type_codec(
+        "json", schema="pg_catalog", format="binary", encoder=orjson.dumps, decoder=orjson.loads
+    )
+
+
+def encode_jsonb(value: Any) -> bytes:
+    """jsonb's binary form: a version byte, then the text."""
+    return JSONB_VERSION + orjson.dumps(value)
+
+
+def decode_jsonb(data: bytes) -> Any:
+    """The inverse of `encode_jsonb`."""
+    return orjson.loads(data[1:])
+
+
+CONNECT_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+
+
+def unreachable(url: str, error: BaseException) -> DatabaseError:
+    """One sentence for a failed connection, with the server's name and without the password."""
+    shown = without_password(url)
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return DatabaseError(f"the database of {shown} does not exist; create it with createdb")
+    if isinstance(error, asyncpg.InvalidPasswordError | asyncpg.InvalidAuthorizationSpecificationError):
+        return DatabaseError(f"PostgreSQL refused the user or password of {shown}: {first_line(error)}")
+    if isinstance(error, TimeoutError):
+        return DatabaseError(f"PostgreSQL at {shown} did not answer within {CONNECT_TIMEOUT_S} s")
+    return DatabaseError(f"cannot connect to PostgreSQL at {shown}: {first_line(error)}")
+
+
+def without_password(url: str) -> str:
+    """A database URL that may be shown and logged."""
+    parts = urlsplit(url)
+    user, at, server = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=user.partition(":")[0] + at + server, query=""))
+
+
+async def fetch_one(connection: Connection, statement: str, *arguments: Any) -> asyncpg.Record:
+    """The row of a statement that always yields one, such as an aggregate or an INSERT … RETURNING."""
+    row = await connection.fetchrow(statement, *arguments)
+    if row is None:
+        raise LookupError("a statement that always yields a row yielded none")
+    return row
+
+
+def first_line(error: BaseException) -> str:
+    """An error's own words without the DETAIL and HINT that PostgreSQL's carry on further lines."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

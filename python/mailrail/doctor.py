@@ -1,0 +1,130 @@
+"""`mailrail doctor`: what a start needs, one line each, with the remedy."""
+
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from dataclasses import dataclass
+
+from mailrail import config
+from mailrail.config import Settings
+from mailrail.db import migrate
+from mailrail.db.pool import Connection, connect, without_password
+from mailrail.errors import MailrailError
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, whether it is well, and what to do if not."""
+
+    what: str
+    good: bool
+    remedy: str = ""
+
+    def line(self) -> str:
+        """As it is printed."""
+        return f"{'ok  ' if self.good else 'FAIL'}  {self.what}" + (f": {self.remedy}" if self.remedy else "")
+
+
+async def examine(environment: Mapping[str, str]) -> int:
+    """All checks in order; status 1 if one failed. A check that another one stands on is left out when that one fails."""
+    status = 0
+    async for finding in findings(environment):
+        print(finding.line(), flush=True)
+        if not finding.good:
+            status = 1
+    return status
+
+
+async def findings(environment: Mapping[str, str]) -> AsyncIterator[Finding]:
+    """Settings, database, SES."""
+    try:
+        settings = config.load(environment)
+        config.require(settings, "secret_key")
+    except MailrailError as error:
+        yield Finding("settings", False, str(error))
+        return
+    yield Finding("settings", True)
+    yield check_sending(settings)
+    async for finding in database_findings(settings):
+        yield finding
+    yield await check_ses(settings)
+
+
+def check_sending(settings: Settings) -> Finding:
+    """Whether this version may send where the settings say."""
+    try:
+        config.require_sending(settings)
+    except MailrailError as error:
+        return Finding("sending", False, str(error))
+    return Finding("sending", True)
+
+
+async def database_findings(settings: Settings) -> AsyncIterator[Finding]:
+    """Reach it as each user that there is a URL for."""
+    if settings.database_url:
+        async for finding in migrator_findings(settings):
+            yield finding
+    for role, url in ((migrate.API, settings.api_database_url), (migrate.WORKER, settings.worker_database_url)):
+        yield await check_role(role, url, settings.secret_key)
+
+
+async def migrator_findings(settings: Settings) -> AsyncIterator[Finding]:
+    """The user that runs `mailrail migrate`: reachable, new enough, and with the rights it needs."""
+    what = f"database {without_password(settings.database_url)}"
+    try:
+        connection = await connect(settings.database_url, application_name="mailrail doctor")
+    except MailrailError as error:
+        yield Finding(what, False, str(error))
+        return
+    try:
+        yield Finding(what, True)
+        yield await attempt("PostgreSQL 18 or newer", migrate.check_server_version(connection))
+        yield await check_rights(connection, settings.secret_key)
+    finally:
+        await connection.close()
+
+
+async def check_rights(connection: Connection, secret_key: str) -> Finding:
+    """The migrating user may make the roles, or somebody has made them for it."""
+    rights = await migrate.read_rights(connection)
+    what = f"rights of {rights.user}"
+    missing = await migrate.missing_roles(connection, secret_key)
+    if rights.can_make_roles or (not missing and rights.becomes_owner and rights.creates_schemas):
+        return Finding(what, True)
+    sql = migrate.administrator_sql(rights, missing)
+    return Finding(what, False, f"let an administrator run this once in the database {rights.database}:\n\n{sql}\n")
+
+
+async def check_role(role: str, url: str, secret_key: str) -> Finding:
+    """The role gets in, finds all migrations, and the secret is the database's own."""
+    if not url:
+        return Finding(role, False, "no URL; set MAILRAIL_DATABASE_URL")
+    try:
+        connection = await connect(url, application_name="mailrail doctor")
+    except MailrailError as error:
+        return Finding(role, False, f"{error}; `mailrail migrate` makes the roles")
+    try:
+        return await attempt(f"{role}: migrations and secret", migrate.check_database(connection, secret_key))
+    finally:
+        await connection.close()
+
+
+async def check_ses(settings: Settings) -> Finding:
+    """The endpoint answers to our credentials."""
+    from mailrail.ses import control
+
+    what = f"SES at {settings.ses_endpoint or settings.ses_region}"
+    try:
+        account = await control.get_account(settings)
+    except MailrailError as error:
+        return Finding(what, False, f"{str(error).rstrip('.')}; check MAILRAIL_SES_ENDPOINT, its CA file and keys")
+    if not account.sending_enabled:
+        return Finding(what, False, "sending is disabled for this account")
+    return Finding(f"{what} grants {account.max_send_rate:,.0f} recipients a second", True)
+
+
+async def attempt(what: str, check: Awaitable[None]) -> Finding:
+    """A check that raises when something is wrong."""
+    try:
+        await check
+    except MailrailError as error:
+        return Finding(what, False, str(error))
+    return Finding(what, True)

@@ -1,0 +1,64 @@
+"""/api/v1/domains."""
+
+from typing import Any
+
+from sanic.response import HTTPResponse
+
+from mailrail.addresses import parse_domain
+from mailrail.db.pool import transaction
+from mailrail.domains import service
+from mailrail.domains.model import CheckedDomain, Domain
+from mailrail.ids import Ids, Kind
+from mailrail.web.answers import answer
+from mailrail.web.body import read_object
+from mailrail.web.context import Request
+from mailrail.web.fields import Fields
+from mailrail.web.pages import page_answer, read_page
+from mailrail.web.values import shown_time, shown_time_or_none
+
+DOMAIN_MAX_CHARS = 253
+
+
+async def create(request: Request) -> HTTPResponse:
+    """POST /api/v1/domains `{domain}`: 201 with the DNS records that its owner has to publish."""
+    ctx = request.app.ctx
+    fields = Fields(read_object(request))
+    name = fields.required_text("domain", DOMAIN_MAX_CHARS)
+    domain = fields.parsed("domain", parse_domain, name) if name else None
+    fields.finish()
+    assert domain is not None
+    checked = await service.create(ctx.pool, request.ctx.account.id, domain, ctx.settings)
+    return answer(_shown_checked(checked, ctx.ids), 201)
+
+
+async def page(request: Request) -> HTTPResponse:
+    """GET /api/v1/domains, newest first."""
+    ctx, account_id = request.app.ctx, request.ctx.account.id
+    asked = read_page(request, Kind.DOMAIN, ctx.ids)
+    async with transaction(ctx.pool, account_id) as conn:
+        found = await service.page(conn, account_id, asked.limit, asked.offset, asked.after_id)
+        total = await service.count(conn, account_id)
+    return answer(page_answer("domains", [_shown(domain, ctx.ids) for domain in found], asked, total))
+
+
+async def verify(request: Request, domain_id: str) -> HTTPResponse:
+    """POST /api/v1/domains/:id/verify: asks SES now."""
+    ctx = request.app.ctx
+    Fields(read_object(request)).finish()
+    row_id = ctx.ids.find(Kind.DOMAIN, domain_id)
+    return answer(_shown_checked(await service.verify(ctx.pool, request.ctx.account.id, row_id, ctx.settings), ctx.ids))
+
+
+def _shown(domain: Domain, ids: Ids) -> dict[str, Any]:
+    return {
+        "id": ids.encode(Kind.DOMAIN, domain.id),
+        "domain": domain.domain,
+        "status": domain.status,
+        "createdAt": shown_time(domain.created_at),
+        "verifiedAt": shown_time_or_none(domain.verified_at),
+    }
+
+
+def _shown_checked(checked: CheckedDomain, ids: Ids) -> dict[str, Any]:
+    records = [{"type": record.type, "name": record.name, "value": record.value} for record in checked.records]
+    return {**_shown(checked.domain, ids), "dnsRecords": records}

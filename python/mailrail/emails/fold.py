@@ -1,0 +1,210 @@
+"""From facts to states, a shard at a time: rewrites recipient_state and its counts, and settles the money.
+
+The rule is `model.fold`; a property test holds the two together.
+"""
+
+from mailrail.db.pool import Connection
+from mailrail.emails.model import EXPIRY, EventKind, Outcome, ShardFold, State
+from mailrail.wallet import service as wallet
+
+# Between two folds of a shard, so that a stream of events does not rewrite it again and again.
+FOLD_INTERVAL_S = 2.0
+
+_OPEN = "(0, 1, 2, 5)"
+
+_TAKE_FOLD = """
+SELECT f.stream_id, f.shard, f.account_id, f.closed_at IS NOT NULL AS was_closed, s.first_seq, s.last_seq,
+  h.id AS hold_id, t.bounce_grace
+FROM folds f
+JOIN shards s ON s.stream_id = f.stream_id AND s.shard = f.shard
+JOIN streams t ON t.stream_id = f.stream_id
+LEFT JOIN LATERAL (SELECT min(id) AS id FROM holds WHERE stream_id = f.stream_id) h ON true
+WHERE f.due_at <= clock_timestamp() ORDER BY f.due_at LIMIT 1 FOR UPDATE OF f SKIP LOCKED
+"""
+
+_REWRITE_STATES = f"""
+WITH claimed AS (
+  SELECT seq, max(attempt) AS attempt, bool_or(live) AS live FROM (
+    SELECT generate_series(c.first_seq, c.last_seq) AS seq, c.attempt,
+      c.epoch = s.epoch AND coalesce(s.lease_until > clock_timestamp(), false) AS live
+    FROM claims c JOIN shards s USING (stream_id, shard)
+    WHERE c.stream_id = $1 AND c.shard = $2 AND c.seqs IS NULL
+    UNION ALL
+    SELECT unnest(c.seqs), c.attempt, c.epoch = s.epoch AND coalesce(s.lease_until > clock_timestamp(), false)
+    FROM claims c JOIN shards s USING (stream_id, shard)
+    WHERE c.stream_id = $1 AND c.shard = $2 AND c.seqs IS NOT NULL
+  ) every_claim GROUP BY seq
+), outcomes AS (
+  SELECT seq, min(at) FILTER (WHERE outcome = {Outcome.ACCEPTED}) AS accepted_at,
+    max(ses_message_id) AS ses_message_id, max(at) AS at,
+    -- The highest attempt and its highest outcome in one number.
+    max(attempt::integer << 8 | outcome) AS last,
+    (array_agg(error ORDER BY attempt DESC, outcome DESC))[1] AS error
+  FROM results WHERE stream_id = $1 AND seq BETWEEN $3 AND $4 GROUP BY seq
+), heard AS (
+  SELECT seq, bit_or(1 << kind) AS kinds, max(ses_message_id) AS ses_message_id,
+    max(coalesce(at, received_at)) FILTER (WHERE kind BETWEEN {EventKind.DELIVERY} AND {EventKind.RENDERING_FAILURE}) AS at,
+    max(detail) FILTER (WHERE kind BETWEEN {EventKind.BOUNCE_PERMANENT} AND {EventKind.RENDERING_FAILURE}) AS detail,
+    count(*) FILTER (WHERE kind = {EventKind.OPEN}) AS opens,
+    count(*) FILTER (WHERE kind = {EventKind.CLICK}) AS clicks
+  FROM events WHERE stream_id = $1 AND seq BETWEEN $3 AND $4 GROUP BY seq
+), judged AS (
+  SELECT c.seq, c.attempt, o.error, o.last & 255 AS outcome, h.detail, coalesce(h.kinds, 0) AS kinds,
+    coalesce(o.ses_message_id, h.ses_message_id) AS ses_message_id, coalesce(h.at, o.at) AS at,
+    coalesce(h.opens, 0) AS opens, coalesce(h.clicks, 0) AS clicks,
+    CASE
+      WHEN h.kinds & {1 << EventKind.REJECT | 1 << EventKind.RENDERING_FAILURE} <> 0 THEN {State.REJECTED}
+      WHEN h.kinds & {1 << EventKind.BOUNCE_PERMANENT} <> 0 THEN {State.BOUNCED}
+      WHEN h.kinds & {1 << EventKind.DELIVERY} <> 0 THEN {State.DELIVERED}
+      WHEN h.kinds & {1 << EventKind.BOUNCE_TRANSIENT} <> 0 THEN {State.SOFT_BOUNCED}
+      WHEN o.accepted_at <= now() - $6::interval THEN {State.EXPIRED}
+      WHEN o.accepted_at IS NOT NULL OR h.kinds <> 0 THEN {State.ACCEPTED}
+      WHEN o.last IS NULL OR o.last >> 8 <> c.attempt
+        THEN CASE WHEN c.live THEN {State.SUBMITTING} ELSE {State.UNKNOWN} END
+      ELSE CASE o.last & 255
+        WHEN {Outcome.FAILED} THEN {State.FAILED}
+        WHEN {Outcome.UNKNOWN} THEN {State.UNKNOWN}
+        WHEN {Outcome.UNRESOLVED} THEN {State.UNRESOLVED}
+        WHEN {Outcome.CANCELLED} THEN {State.CANCELLED}
+        WHEN {Outcome.SKIPPED_SUPPRESSED} THEN {State.SKIPPED}
+        WHEN {Outcome.SKIPPED_UNSUBSCRIBED} THEN {State.SKIPPED}
+        WHEN {Outcome.SKIPPED_ERASED} THEN {State.SKIPPED}
+        WHEN {Outcome.SKIPPED_ADDRESS_CHANGED} THEN {State.SKIPPED}
+        ELSE {State.PENDING} END
+    END AS state
+  FROM claimed c LEFT JOIN outcomes o USING (seq) LEFT JOIN heard h USING (seq)
+), told AS (
+  SELECT seq, state::smallint AS state, attempt,
+    CASE WHEN state IN ({State.SOFT_BOUNCED}, {State.BOUNCED}, {State.REJECTED}) THEN detail
+         WHEN state = {State.EXPIRED} THEN 'no word from SES within 72 hours'
+         WHEN state IN ({State.ACCEPTED}, {State.DELIVERED}) THEN NULL
+         ELSE CASE outcome WHEN {Outcome.SKIPPED_SUPPRESSED} THEN 'suppressed'
+           WHEN {Outcome.SKIPPED_UNSUBSCRIBED} THEN 'unsubscribed' WHEN {Outcome.SKIPPED_ERASED} THEN 'erased'
+           WHEN {Outcome.SKIPPED_ADDRESS_CHANGED} THEN 'address_changed' ELSE error END END AS reason,
+    ses_message_id, at, opens::integer AS opens, clicks::integer AS clicks,
+    kinds & {1 << EventKind.COMPLAINT} <> 0 AS complained, kinds & {1 << EventKind.UNSUBSCRIBE} <> 0 AS unsubscribed
+  FROM judged
+), compared AS MATERIALIZED (
+  SELECT t.*, r.seq IS NOT NULL AS known FROM told t
+  LEFT JOIN recipient_state r ON r.stream_id = $1 AND r.seq BETWEEN $3 AND $4 AND r.seq = t.seq
+  WHERE r.seq IS NULL OR (r.state, r.attempt, r.reason, r.ses_message_id, r.opens, r.clicks, r.complained, r.unsubscribed)
+    IS DISTINCT FROM (t.state, t.attempt, t.reason, t.ses_message_id, t.opens, t.clicks, t.complained, t.unsubscribed)
+), changed AS (
+  UPDATE recipient_state r SET state = c.state, attempt = c.attempt, reason = c.reason,
+    ses_message_id = c.ses_message_id, at = c.at, opens = c.opens, clicks = c.clicks, complained = c.complained,
+    unsubscribed = c.unsubscribed
+  FROM compared c WHERE c.known AND r.stream_id = $1 AND r.seq BETWEEN $3 AND $4 AND r.seq = c.seq
+)
+INSERT INTO recipient_state
+  (stream_id, seq, account_id, shard, state, attempt, reason, ses_message_id, at, opens, clicks, complained, unsubscribed)
+SELECT $1, seq, $5, $2, state, attempt, reason, ses_message_id, at, opens, clicks, complained, unsubscribed
+FROM compared WHERE NOT known
+"""
+
+# Charged if and only if a Delivery is among the events, whatever else is. Everything else that is final is released:
+# a bounce only after a grace, because the Delivery that it contradicts may be late. The newest hold that covers the
+# recipient is the one that settles: the permit's that a retry named, else the campaign's.
+_SETTLE = f"""
+WITH delivered AS (
+  SELECT seq FROM events WHERE stream_id = $1 AND seq BETWEEN $3 AND $4 AND kind = {EventKind.DELIVERY} GROUP BY seq
+), young_bounce AS (
+  SELECT seq FROM events WHERE stream_id = $1 AND seq BETWEEN $3 AND $4
+    AND kind IN ({EventKind.BOUNCE_PERMANENT}, {EventKind.BOUNCE_TRANSIENT}) AND received_at > now() - $6::interval
+  GROUP BY seq
+), retried AS (
+  SELECT p.seq, max(p.hold_id) AS hold_id FROM shards s JOIN permits p USING (stream_id, shard)
+  WHERE s.stream_id = $1 AND s.first_seq = $3 AND p.hold_id IS NOT NULL GROUP BY p.seq
+), due AS (
+  SELECT r.seq, coalesce(p.hold_id, $5) AS hold_id, d.seq IS NOT NULL AS delivered
+  FROM recipient_state r
+  LEFT JOIN delivered d USING (seq) LEFT JOIN young_bounce y USING (seq) LEFT JOIN retried p USING (seq)
+  WHERE r.stream_id = $1 AND r.seq BETWEEN $3 AND $4 AND r.state NOT IN {_OPEN}
+    AND (d.seq IS NOT NULL OR y.seq IS NULL OR r.state NOT IN ({State.SOFT_BOUNCED}, {State.BOUNCED}))
+), settled AS (
+  INSERT INTO settlements (stream_id, seq, hold_id, account_id, kind)
+  SELECT $1, d.seq, d.hold_id, $2, CASE WHEN d.delivered THEN 'captured' ELSE 'released' END
+  FROM due d LEFT JOIN settlements s
+    ON s.stream_id = $1 AND s.seq BETWEEN $3 AND $4 AND s.seq = d.seq AND s.hold_id = d.hold_id
+  WHERE d.hold_id IS NOT NULL AND s.seq IS NULL
+  ON CONFLICT DO NOTHING RETURNING seq, hold_id, kind
+)
+SELECT hold_id, count(*) FILTER (WHERE kind = 'captured') AS captured,
+  count(*) FILTER (WHERE kind = 'released') AS released, min(seq) AS first_seq
+FROM settled GROUP BY hold_id ORDER BY hold_id
+"""
+
+_REWRITE_COUNTS = f"""
+WITH counted AS (
+  SELECT state, count(*)::integer AS recipients FROM recipient_state
+  WHERE stream_id = $1 AND seq BETWEEN $3 AND $4 GROUP BY state
+), gone AS (
+  DELETE FROM state_counts c WHERE c.stream_id = $1 AND c.shard = $2
+    AND NOT EXISTS (SELECT FROM counted n WHERE n.state = c.state)
+), kept AS (
+  INSERT INTO state_counts AS c (stream_id, shard, state, account_id, recipients)
+  SELECT $1, $2, state, $5, recipients FROM counted
+  ON CONFLICT (stream_id, shard, state) DO UPDATE SET recipients = excluded.recipients
+  WHERE c.recipients <> excluded.recipients
+), flags AS (
+  SELECT count(*) FILTER (WHERE opens > 0)::integer AS opened, count(*) FILTER (WHERE clicks > 0)::integer AS clicked,
+    count(*) FILTER (WHERE complained)::integer AS complained,
+    count(*) FILTER (WHERE unsubscribed)::integer AS unsubscribed,
+    min(at) FILTER (WHERE state = {State.ACCEPTED}) AS accepted_at
+  FROM recipient_state WHERE stream_id = $1 AND seq BETWEEN $3 AND $4
+), open AS (
+  SELECT ($4 - $3 + 1 - coalesce(sum(recipients) FILTER (WHERE state NOT IN {_OPEN}), 0))::integer AS open FROM counted
+), waiting AS (
+  -- The next moment at which this shard changes by itself: a bounce's grace or an accepted mail's expiry ends.
+  SELECT min(b.received_at) + $6::interval AS due_at FROM events b
+  WHERE b.stream_id = $1 AND b.seq BETWEEN $3 AND $4
+    AND b.kind IN ({EventKind.BOUNCE_PERMANENT}, {EventKind.BOUNCE_TRANSIENT})
+    AND NOT EXISTS (SELECT FROM settlements s WHERE s.stream_id = $1 AND s.seq = b.seq)
+)
+UPDATE folds f SET folded_at = clock_timestamp(), open = o.open, opened = g.opened, clicked = g.clicked,
+  complained = g.complained, unsubscribed = g.unsubscribed,
+  due_at = least(CASE WHEN $8 THEN w.due_at END, g.accepted_at + $7::interval),
+  closed_at = CASE WHEN o.open = 0 THEN coalesce(f.closed_at, clock_timestamp()) END
+FROM open o, flags g, waiting w
+WHERE f.stream_id = $1 AND f.shard = $2 RETURNING f.open
+"""
+
+
+async def fold_next(conn: Connection) -> ShardFold | None:
+    """Folds the shard that waits longest, in the caller's transaction; None when none is due.
+
+    The lock on the fold's row comes first: whatever is committed before it is seen, and whatever comes after marks the
+    shard due again.
+    """
+    due = await conn.fetchrow(_TAKE_FOLD)
+    if due is None:
+        return None
+    stream_id, shard, account_id, hold_id = due["stream_id"], due["shard"], due["account_id"], due["hold_id"]
+    span = (due["first_seq"], due["last_seq"])
+    await conn.execute(_REWRITE_STATES, stream_id, shard, *span, account_id, EXPIRY)
+    settled = await conn.fetch(_SETTLE, stream_id, account_id, *span, hold_id, due["bounce_grace"])
+    open_count = await conn.fetchval(
+        _REWRITE_COUNTS, stream_id, shard, *span, account_id, due["bounce_grace"], EXPIRY, hold_id is not None
+    )
+    for row in settled:
+        # A recipient settles once per hold, so its number names this batch for ever.
+        key = f"{row['hold_id']}:{row['first_seq']}"
+        await wallet.settle(conn, account_id, row["hold_id"], row["captured"], row["released"], key)
+    return ShardFold(stream_id, shard, account_id, open_count, open_count == 0 and not due["was_closed"])
+
+
+async def count_unfinished(conn: Connection, stream_id: int) -> int:
+    """Recipients of the stream without a final state, counted one by one over the whole audience."""
+    unfinished: int = await conn.fetchval(
+        f"""SELECT count(*) FROM audience a LEFT JOIN recipient_state r USING (stream_id, seq)
+            WHERE a.stream_id = $1 AND (r.state IS NULL OR r.state IN {_OPEN})""",
+        stream_id,
+    )
+    return unfinished
+
+
+async def is_every_shard_closed(conn: Connection, stream_id: int) -> bool:
+    """Whether the last fold of each shard found nothing open."""
+    closed: bool = await conn.fetchval(
+        "SELECT NOT EXISTS (SELECT FROM folds WHERE stream_id = $1 AND closed_at IS NULL)", stream_id
+    )
+    return closed

@@ -1,0 +1,225 @@
+"""A round's statements: lease, claim, read, write down. All clocks are the database's.
+
+Numbers go into COPY statements as text because COPY takes no parameters; they are Python integers, never input.
+"""
+
+import io
+from collections.abc import Mapping
+
+from mailrail.db.pool import Connection
+from mailrail.emails.model import RETRYABLE, LeasedShard, Outcome, Round
+
+RESULT_COLUMNS = ("stream_id", "seq", "attempt", "outcome", "ses_message_id", "error", "account_id")
+
+# Tenants with fewer shards under way come first, so that a large campaign never starves a small one.
+_TAKE_SHARD = """
+WITH busy AS (
+  SELECT account_id, count(*) AS leased FROM shards
+  WHERE wake_at IS NOT NULL AND lease_until > clock_timestamp() GROUP BY account_id
+), next AS (
+  SELECT s.stream_id, s.shard FROM shards s LEFT JOIN busy b USING (account_id)
+  WHERE s.wake_at <= clock_timestamp() AND s.state = 'sending'
+    AND (s.lease_until IS NULL OR s.lease_until <= clock_timestamp())
+  ORDER BY coalesce(b.leased, 0), s.wake_at, s.stream_id, s.shard
+  LIMIT 1 FOR UPDATE OF s SKIP LOCKED
+), taken AS (
+  UPDATE shards s SET epoch = s.epoch + 1, lease_id = nextval('lease_ids'),
+    lease_until = clock_timestamp() + make_interval(secs => $1)
+  FROM next n WHERE s.stream_id = n.stream_id AND s.shard = n.shard
+  RETURNING s.stream_id, s.shard, s.account_id, s.lease_id, s.epoch
+), refold AS (
+  -- What the lease before this one left without a result is unknown from now on.
+  UPDATE folds f SET due_at = least(f.due_at, now()) FROM taken t
+  WHERE f.stream_id = t.stream_id AND f.shard = t.shard AND t.epoch > 1
+)
+SELECT * FROM taken
+"""
+
+
+async def take_shard(conn: Connection, lease_s: float) -> LeasedShard | None:
+    """Leases the next shard that has something to send; None when there is none."""
+    row = await conn.fetchrow(_TAKE_SHARD, lease_s)
+    return LeasedShard(**row) if row else None
+
+
+_CLAIM_FIRST_ATTEMPTS = """
+WITH claimed AS (
+  UPDATE shards SET next_seq = least(next_seq + $4, last_seq + 1),
+    lease_until = clock_timestamp() + make_interval(secs => $5)
+  WHERE stream_id = $1 AND shard = $2 AND lease_id = $3 AND lease_until > clock_timestamp()
+    AND state = 'sending' AND next_seq <= last_seq
+  RETURNING account_id, lease_id, epoch, old.next_seq AS first_seq, new.next_seq - 1 AS last_seq
+)
+INSERT INTO claims (stream_id, shard, claim_id, account_id, lease_id, epoch, attempt, first_seq, last_seq)
+SELECT $1, $2, nextval('claim_ids'), account_id, lease_id, epoch, 1, first_seq, last_seq FROM claimed
+RETURNING claim_id, attempt, first_seq, last_seq, seqs
+"""
+
+_CLAIM_PERMITS = """
+WITH held AS (
+  UPDATE shards SET lease_until = clock_timestamp() + make_interval(secs => $5)
+  WHERE stream_id = $1 AND shard = $2 AND lease_id = $3 AND lease_until > clock_timestamp() AND state = 'sending'
+  RETURNING account_id, lease_id, epoch
+), due AS (
+  SELECT p.seq, p.attempt FROM permits p, held
+  WHERE p.stream_id = $1 AND p.shard = $2 AND p.claim_id IS NULL AND p.due_at <= clock_timestamp()
+    AND p.attempt = (SELECT min(f.attempt) FROM permits f WHERE f.stream_id = $1 AND f.shard = $2
+                     AND f.claim_id IS NULL AND f.due_at <= clock_timestamp())
+  ORDER BY p.seq LIMIT $4 FOR UPDATE OF p
+), round AS (
+  SELECT nextval('claim_ids') AS claim_id, min(attempt) AS attempt, array_agg(seq ORDER BY seq) AS seqs
+  FROM due HAVING count(*) > 0
+), used AS (
+  UPDATE permits p SET claim_id = r.claim_id FROM due d, round r
+  WHERE p.stream_id = $1 AND p.seq = d.seq AND p.attempt = d.attempt
+)
+INSERT INTO claims (stream_id, shard, claim_id, account_id, lease_id, epoch, attempt, seqs)
+SELECT $1, $2, r.claim_id, h.account_id, h.lease_id, h.epoch, r.attempt, r.seqs FROM round r, held h
+RETURNING claim_id, attempt, first_seq, last_seq, seqs
+"""
+
+
+async def claim_round(conn: Connection, lease: LeasedShard, recipients: int, lease_s: float) -> Round | None:
+    """Claims up to `recipients` and renews the lease. Durable when it returns, and nothing may be sent before that.
+
+    None when the lease is lost, the campaign stands still, or nothing is due.
+    """
+    for statement in (_CLAIM_FIRST_ATTEMPTS, _CLAIM_PERMITS):
+        row = await conn.fetchrow(statement, lease.stream_id, lease.shard, lease.lease_id, recipients, lease_s)
+        if row is not None:
+            return Round(**row)
+    return None
+
+
+async def read_round(conn: Connection, lease: LeasedShard, claimed: Round, list_id: int | None) -> bytes:
+    """The round's recipients as binary COPY rows in the layout that `Sender.submit` takes.
+
+    The address is the frozen one; name, fields, consent and suppression are today's. A recipient who is not to be
+    written to any more carries the outcome that says why.
+    """
+    where = (
+        f"a.seq BETWEEN {claimed.first_seq} AND {claimed.last_seq}"
+        if claimed.seqs is None
+        else f"a.seq = ANY('{{{','.join(map(str, claimed.seqs))}}}'::integer[])"
+    )
+    member = (
+        "NOT EXISTS (SELECT FROM list_members m WHERE m.contact_id = c.id AND m.status = 'subscribed' "
+        f"AND m.list_id = {list_id})"
+        if list_id
+        else "false"
+    )
+    rows = io.BytesIO()
+    await conn.copy_from_query(
+        f"""SELECT a.seq, {claimed.attempt}::smallint,
+              (CASE WHEN c.id IS NULL THEN {Outcome.SKIPPED_ERASED}
+                    WHEN c.email_folded <> lower(a.email) THEN {Outcome.SKIPPED_ADDRESS_CHANGED}
+                    WHEN s.email_folded IS NOT NULL OR c.status IN ('bounced', 'complained')
+                      THEN {Outcome.SKIPPED_SUPPRESSED}
+                    WHEN c.status <> 'subscribed' OR {member} THEN {Outcome.SKIPPED_UNSUBSCRIBED} END)::smallint,
+              a.contact_id, a.email, c.name, c.first_name, c.last_name, c.custom_fields
+            FROM audience a
+            LEFT JOIN contacts c ON c.id = a.contact_id AND c.account_id = a.account_id
+            LEFT JOIN suppressions s ON s.account_id = a.account_id AND s.email_folded = lower(a.email)
+            WHERE a.stream_id = {lease.stream_id} AND {where} ORDER BY a.seq""",
+        output=rows,
+        format="binary",
+    )
+    return rows.getvalue()
+
+
+async def has_result_batch(conn: Connection, lease: LeasedShard, claimed: Round) -> bool:
+    """Whether a commit whose answer was lost took place."""
+    found: bool = await conn.fetchval(
+        "SELECT EXISTS (SELECT FROM result_batches WHERE stream_id = $1 AND claim_id = $2 AND part = 0)",
+        lease.stream_id,
+        claimed.claim_id,
+    )
+    return found
+
+
+async def insert_results(conn: Connection, lease: LeasedShard, claimed: Round, outcomes: bytes) -> None:
+    """Writes a round's outcomes as the core encoded them, and the batch row that settles an ambiguous commit."""
+    await conn.execute(
+        "INSERT INTO result_batches (stream_id, claim_id, part, account_id) VALUES ($1, $2, 0, $3)",
+        lease.stream_id,
+        claimed.claim_id,
+        lease.account_id,
+    )
+    await conn.copy_to_table(
+        "results", schema_name="mailrail", source=io.BytesIO(outcomes), columns=RESULT_COLUMNS, format="binary"
+    )
+
+
+async def add_progress(conn: Connection, lease: LeasedShard, counts: Mapping[int, int]) -> None:
+    """Adds a round's counts to what the shard shows while it is sent."""
+    await conn.execute(
+        """UPDATE shards SET accepted = accepted + $3, failed = failed + $4, skipped = skipped + $5,
+             unknown = unknown + $6
+           WHERE stream_id = $1 AND shard = $2""",
+        lease.stream_id,
+        lease.shard,
+        counts.get(Outcome.ACCEPTED, 0),
+        counts.get(Outcome.FAILED, 0),
+        sum(n for code, n in counts.items() if Outcome.SKIPPED_SUPPRESSED <= code <= Outcome.SKIPPED_ADDRESS_CHANGED),
+        counts.get(Outcome.UNKNOWN, 0),
+    )
+
+
+async def permit_retries(conn: Connection, lease: LeasedShard, claimed: Round) -> None:
+    """Lets those of the round that were surely not accepted try again: unwritten ones at once, the others after a
+    jittered pause that doubles up to a minute.
+    """
+    await conn.execute(
+        """INSERT INTO permits (stream_id, seq, attempt, account_id, shard, due_at)
+           SELECT r.stream_id, r.seq, r.attempt + 1, $4, $2, clock_timestamp() + CASE r.outcome WHEN $6 THEN interval '0'
+             ELSE least(interval '60 seconds', interval '0.5 seconds' * 2 ^ least(r.attempt, 7)) * (0.5 + random()) END
+           FROM results r
+           WHERE r.stream_id = $1 AND r.attempt = $3 AND r.outcome = ANY($5::smallint[])
+             AND (r.seq BETWEEN $7 AND $8 OR r.seq = ANY($9::integer[]))
+           ON CONFLICT DO NOTHING""",
+        lease.stream_id,
+        lease.shard,
+        claimed.attempt,
+        lease.account_id,
+        [int(outcome) for outcome in RETRYABLE],
+        int(Outcome.NOT_WRITTEN),
+        claimed.first_seq,
+        claimed.last_seq,
+        claimed.seqs,
+    )
+
+
+# Lets the lease go. With everything handed over the shard sleeps, or wakes for its next permit.
+_RELEASE_SHARD = """
+WITH released AS (
+  UPDATE shards s SET lease_id = NULL, lease_until = NULL,
+    wake_at = CASE WHEN s.state <> 'sending' THEN NULL WHEN s.next_seq <= s.last_seq THEN now() ELSE p.due_at END,
+    submitted_at = CASE WHEN s.next_seq > s.last_seq AND p.due_at IS NULL
+                   THEN coalesce(s.submitted_at, clock_timestamp()) ELSE s.submitted_at END
+  FROM (SELECT min(due_at) AS due_at FROM permits
+        WHERE stream_id = $1 AND shard = $2 AND claim_id IS NULL) p
+  WHERE s.stream_id = $1 AND s.shard = $2 AND s.lease_id = $3
+  RETURNING s.submitted_at IS NOT NULL AS submitted
+), refold AS (
+  UPDATE folds f SET due_at = now() FROM released WHERE f.stream_id = $1 AND f.shard = $2
+)
+SELECT submitted FROM released
+"""
+
+
+async def release_shard(conn: Connection, lease: LeasedShard) -> bool:
+    """Ends the lease; True when every recipient of the shard has been handed over."""
+    return bool(await conn.fetchval(_RELEASE_SHARD, lease.stream_id, lease.shard, lease.lease_id))
+
+
+async def expire_leases(conn: Connection) -> int:
+    """Ends leases whose holder fell silent, so that their open claims show as unknown; returns how many."""
+    status = await conn.execute(
+        """WITH expired AS (
+             UPDATE shards SET epoch = epoch + 1, lease_id = NULL, lease_until = NULL
+             WHERE lease_id IS NOT NULL AND lease_until <= clock_timestamp() RETURNING stream_id, shard
+           )
+           UPDATE folds f SET due_at = least(f.due_at, now()) FROM expired e
+           WHERE f.stream_id = e.stream_id AND f.shard = e.shard"""
+    )
+    return int(status.rpartition(" ")[2])

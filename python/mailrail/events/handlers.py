@@ -1,0 +1,82 @@
+"""The applier: raw notifications become events; shards that they touch are folded, money settles, campaigns complete."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+from mailrail._core import Codec, parse_events
+from mailrail.campaigns import store as campaigns
+from mailrail.db.pool import Connection, Pool
+from mailrail.emails import fold
+from mailrail.events import store
+
+log = logging.getLogger(__name__)
+
+APPLY_BATCH = 5000
+IDLE_S = 0.2
+DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+async def apply_once(conn: Connection, codec: Codec) -> bool:
+    """Applies one batch in one transaction; False when nothing waited."""
+    async with conn.transaction():
+        rows = await store.take_notifications(conn, APPLY_BATCH)
+        if rows is None:
+            return False
+        parsed = await asyncio.to_thread(parse_events, codec, rows)
+        await store.prepare_staging(conn)
+        await store.stage(conn, parsed.events, parsed.parked)
+        await store.insert_events(conn)
+        await store.suppress_addresses(conn)
+        await store.mark_folds_due(conn)
+        if parsed.parked_count:
+            log.warning("applier: parked %d notifications", parsed.parked_count)
+            await store.park_notifications(conn)
+    return True
+
+
+async def fold_once(conn: Connection) -> bool:
+    """Folds one shard and completes its campaign if that was the last open one; False when no fold was due."""
+    async with conn.transaction():
+        folded = await fold.fold_next(conn)
+    if folded is None:
+        return False
+    if folded.closed_now:
+        await complete_if_done(conn, folded.stream_id)
+    return True
+
+
+async def complete_if_done(conn: Connection, stream_id: int) -> None:
+    """Completes a campaign only when SQL counts zero open recipients over its whole audience."""
+    async with conn.transaction():
+        if not await campaigns.lock_running_campaign(conn, stream_id):
+            return
+        if not await fold.is_every_shard_closed(conn, stream_id):
+            return
+        if await fold.count_unfinished(conn, stream_id) == 0:
+            await campaigns.mark_submitted(conn, stream_id)
+            await campaigns.complete_campaign(conn, stream_id)
+
+
+async def run_applier(pool: Pool, codec: Codec) -> None:
+    """Until cancelled."""
+    await _run(pool, "applier", lambda conn: apply_once(conn, codec))
+
+
+async def run_folder(pool: Pool) -> None:
+    """Until cancelled."""
+    await _run(pool, "folder", fold_once)
+
+
+async def _run(pool: Pool, name: str, step: Callable[[Connection], Awaitable[bool]]) -> None:
+    while True:
+        try:
+            async with pool.acquire() as conn:
+                busy = await step(conn)
+        except DATABASE_ERRORS as error:
+            log.warning("%s: the database failed (%s: %s)", name, type(error).__name__, error)
+            busy = False
+        if not busy:
+            await asyncio.sleep(IDLE_S)

@@ -1,0 +1,125 @@
+"""Every statement on raw notifications and on events."""
+
+import io
+from collections.abc import Sequence
+
+from mailrail.db.pool import Connection
+from mailrail.emails.fold import FOLD_INTERVAL_S
+from mailrail.emails.model import EventKind
+
+
+async def insert_notifications(
+    conn: Connection, message_ids: Sequence[str], topic_arns: Sequence[str], bodies: Sequence[str]
+) -> int:
+    """Stores raw notifications and queues the new ones; returns how many were new. A repeat within a day is dropped
+    here, a later one where it is applied.
+    """
+    status = await conn.execute(
+        """WITH stored AS (
+             INSERT INTO notifications (message_id, topic_arn, body)
+             SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
+             ON CONFLICT DO NOTHING RETURNING day, message_id
+           )
+           INSERT INTO notification_queue (day, message_id) SELECT day, message_id FROM stored""",
+        list(message_ids),
+        list(topic_arns),
+        list(bodies),
+    )
+    return int(status.rpartition(" ")[2])
+
+
+async def take_notifications(conn: Connection, most: int) -> bytes | None:
+    """Takes up to `most` queued notifications as binary COPY rows (id, body); None when the queue is empty.
+
+    They leave the queue with the caller's transaction: a crash before its commit puts them back.
+    """
+    rows = io.BytesIO()
+    status = await conn.copy_from_query(
+        f"""DELETE FROM notification_queue q
+            USING (SELECT ctid FROM notification_queue LIMIT {most} FOR UPDATE SKIP LOCKED) t, notifications n
+            WHERE q.ctid = t.ctid AND n.day = q.day AND n.message_id = q.message_id RETURNING n.id, n.body""",
+        output=rows,
+        format="binary",
+    )
+    return rows.getvalue() if status != "COPY 0" else None
+
+
+# Session tables: filled by one COPY each, read set-wise, gone with the transaction.
+_STAGING = """
+CREATE TEMP TABLE IF NOT EXISTS incoming (
+  notification_id bigint, stream_id bigint, seq integer, attempt smallint, kind smallint, dedupe bigint,
+  at timestamptz, address text, ses_message_id text, detail text) ON COMMIT DELETE ROWS;
+CREATE TEMP TABLE IF NOT EXISTS unreadable (notification_id bigint, reason text) ON COMMIT DELETE ROWS
+"""
+
+
+async def prepare_staging(conn: Connection) -> None:
+    """Makes this session's staging tables."""
+    await conn.execute(_STAGING)
+
+
+async def stage(conn: Connection, events: bytes, parked: bytes) -> None:
+    """Takes what the core parsed, as binary COPY rows."""
+    await conn.copy_to_table("incoming", source=io.BytesIO(events), format="binary")
+    await conn.copy_to_table("unreadable", source=io.BytesIO(parked), format="binary")
+
+
+async def insert_events(conn: Connection) -> None:
+    """Adds the staged events to their mails; those of streams that are gone are passed over."""
+    await conn.execute(
+        """INSERT INTO events (stream_id, seq, kind, dedupe, account_id, attempt, at, ses_message_id, detail)
+           SELECT i.stream_id, i.seq, i.kind, i.dedupe, s.account_id, i.attempt, i.at, i.ses_message_id, i.detail
+           FROM incoming i JOIN streams s USING (stream_id)
+           ON CONFLICT DO NOTHING"""
+    )
+
+
+async def suppress_addresses(conn: Connection) -> None:
+    """A permanent bounce or a complaint ends mail to the address for its tenant: the frozen address, not the contact's
+    present one. A complaint that says the mail was no spam, or that only authentication failed, does not.
+    """
+    await conn.execute(
+        """WITH hit AS (
+             SELECT DISTINCT ON (a.account_id, lower(a.email)) a.account_id, lower(a.email) AS email_folded, i.kind
+             FROM incoming i JOIN audience a USING (stream_id, seq)
+             WHERE i.kind = $1 OR (i.kind = $2 AND coalesce(i.detail, '') !~ '(not-spam|auth-failure)')
+             ORDER BY a.account_id, lower(a.email), i.kind DESC
+           ), suppressed AS (
+             INSERT INTO suppressions (account_id, email_folded, reason)
+             SELECT account_id, email_folded, CASE kind WHEN $1 THEN 'bounce' ELSE 'complaint' END FROM hit
+             ON CONFLICT DO NOTHING
+           )
+           UPDATE contacts c SET status = CASE hit.kind WHEN $1 THEN 'bounced' ELSE 'complained' END, updated_at = now()
+           FROM hit WHERE c.account_id = hit.account_id AND c.email_folded = hit.email_folded
+             AND c.status = 'subscribed'""",
+        int(EventKind.BOUNCE_PERMANENT),
+        int(EventKind.COMPLAINT),
+    )
+
+
+async def mark_folds_due(conn: Connection) -> None:
+    """Asks for a fold of each shard touched, in order against deadlocks, and not more often than it is worth."""
+    await conn.execute(
+        """WITH touched AS (
+             SELECT DISTINCT i.stream_id, (i.seq - 1) / s.shard_size AS shard
+             FROM incoming i JOIN streams s USING (stream_id)
+           ), ordered AS (
+             SELECT f.stream_id, f.shard FROM folds f JOIN touched USING (stream_id, shard)
+             ORDER BY f.stream_id, f.shard FOR UPDATE OF f
+           )
+           UPDATE folds f SET due_at = least(f.due_at,
+             greatest(clock_timestamp(), f.folded_at + make_interval(secs => $1)))
+           FROM ordered o WHERE f.stream_id = o.stream_id AND f.shard = o.shard""",
+        FOLD_INTERVAL_S,
+    )
+
+
+async def park_notifications(conn: Connection) -> None:
+    """Keeps what could not be read, with the reason, for a later release or a person."""
+    await conn.execute(
+        """INSERT INTO parked_notifications (notification_id, day, message_id, reason)
+           SELECT u.notification_id, n.day, n.message_id, u.reason
+           FROM unreadable u JOIN notifications n ON n.id = u.notification_id
+           WHERE n.day >= current_date - 8
+           ON CONFLICT DO NOTHING"""
+    )

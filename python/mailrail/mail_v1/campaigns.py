@@ -1,0 +1,106 @@
+"""/v1/mail/campaigns."""
+
+from dataclasses import asdict
+from typing import Any
+
+from sanic.response import HTTPResponse
+
+from mailrail.campaigns import form, service
+from mailrail.campaigns.model import Campaign, CampaignDraft
+from mailrail.campaigns.routes import cost, estimated_micros, launch_campaign, save_draft
+from mailrail.db.pool import transaction
+from mailrail.ids import Ids, Kind
+from mailrail.web.answers import answer
+from mailrail.web.body import read_object
+from mailrail.web.context import Request
+from mailrail.web.fields import Fields
+from mailrail.web.values import shown_time, shown_time_or_none, shown_usd
+
+PARAMS = {"html": "content.html", "text": "content.text"}
+
+
+async def create(request: Request) -> HTTPResponse:
+    """POST /v1/mail/campaigns: a draft, with what sending it would cost."""
+    fields = Fields(read_object(request))
+    draft = read_draft(fields, request.app.ctx.ids)
+    fields.finish()
+    campaign, audience_count = await save_draft(request, draft, PARAMS)
+    return answer(_shown(campaign, audience_count, request), 201)
+
+
+async def get(request: Request, campaign_id: str) -> HTTPResponse:
+    """GET /v1/mail/campaigns/:id."""
+    ctx, account = request.app.ctx, request.ctx.account
+    async with transaction(ctx.pool, account.id) as conn:
+        campaign = await service.get(conn, account.id, ctx.ids.find(Kind.CAMPAIGN, campaign_id))
+        audience_count = await service.audience_count(conn, account, campaign)
+    return answer(_shown(campaign, audience_count, request) | _shown_sending(campaign))
+
+
+async def send(request: Request, campaign_id: str) -> HTTPResponse:
+    """POST /v1/mail/campaigns/:id/send: sends the draft and says what it holds of the wallet."""
+    started = await launch_campaign(request, campaign_id)
+    campaign, ids = started.campaign, request.app.ctx.ids
+    return answer(
+        {
+            "id": ids.encode(Kind.CAMPAIGN, campaign.id),
+            "status": campaign.status.shown,
+            "audienceCount": campaign.audience_count,
+            "cost": cost(started, ids),
+            "sentAt": shown_time_or_none(campaign.sent_at),
+        }
+    )
+
+
+async def stats(request: Request, campaign_id: str) -> HTTPResponse:
+    """GET /v1/mail/campaigns/:id/stats: recipients = delivered + bounced + failed + skipped + open."""
+    ctx, account_id = request.app.ctx, request.ctx.account.id
+    async with transaction(ctx.pool, account_id) as conn:
+        campaign = await service.get(conn, account_id, ctx.ids.find(Kind.CAMPAIGN, campaign_id))
+        progress = await service.progress(conn, campaign)
+    return answer({"id": ctx.ids.encode(Kind.CAMPAIGN, campaign.id), **asdict(progress)})
+
+
+def read_draft(fields: Fields, ids: Ids) -> CampaignDraft:
+    """The fields of POST /v1/mail/campaigns. Without `audience` it reaches everybody."""
+    from_name, from_email = form.read_sender(fields)
+    list_id, tags = form.read_audience(fields.nested("audience"), ids)
+    content = fields.nested("content")
+    return CampaignDraft(
+        name=fields.required_text("name", form.NAME_MAX_CHARS),
+        subject=fields.required_text("subject", form.SUBJECT_MAX_CHARS),
+        html=content.required_text("html", form.PART_MAX_CHARS, lines=True),
+        preheader=fields.text("preheader", form.PREHEADER_MAX_CHARS),
+        text=content.text("text", form.PART_MAX_CHARS, lines=True),
+        from_name=from_name,
+        from_email=from_email,
+        reply_to=fields.addresses("replyTo", form.REPLY_TO_MAX),
+        list_id=list_id,
+        tags=tags,
+    )
+
+
+def _shown(campaign: Campaign, audience_count: int, request: Request) -> dict[str, Any]:
+    micros = estimated_micros(request.ctx.account, request.app.ctx.settings, audience_count)
+    return {
+        "id": request.app.ctx.ids.encode(Kind.CAMPAIGN, campaign.id),
+        "name": campaign.name,
+        "status": campaign.status.shown,
+        "audienceCount": audience_count,
+        "estimatedCost": shown_usd(micros),
+        "estimatedCostMicros": micros,
+        "warnings": campaign.warnings,
+        "createdAt": shown_time(campaign.created_at),
+    }
+
+
+def _shown_sending(campaign: Campaign) -> dict[str, Any]:
+    return {
+        "subject": campaign.subject,
+        "preheader": campaign.preheader,
+        "from": None if campaign.from_email is None else {"name": campaign.from_name, "email": campaign.from_email},
+        "reason": campaign.reason,
+        "sentAt": shown_time_or_none(campaign.sent_at),
+        "submittedAt": shown_time_or_none(campaign.submitted_at),
+        "completedAt": shown_time_or_none(campaign.completed_at),
+    }

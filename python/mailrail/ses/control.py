@@ -1,0 +1,133 @@
+"""SES control calls: few, slow and rare, so Amazon's own SDK makes them, each in a thread. Its credential chain serves
+installations on AWS; for any other endpoint the keys are those of the settings.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from mailrail.config import Settings
+from mailrail.errors import MailrailError
+
+CONNECT_TIMEOUT_S = 3
+READ_TIMEOUT_S = 5
+ATTEMPTS_MAX = 2
+
+Answer = TypeVar("Answer")
+
+
+class ControlError(MailrailError):
+    """SES did not answer, or refused the request."""
+
+    code = "ses_unavailable"
+
+
+class IdentityUnknown(MailrailError):
+    """SES does not know this identity."""
+
+    code = "ses_identity_unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class SesAccount:
+    """GetAccount: rates in recipients per second, volumes in recipients."""
+
+    max_send_rate: float
+    max_24_hour_send: float
+    sent_last_24_hours: float
+    sending_enabled: bool
+    production_access: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DnsRecord:
+    """A record that the owner of a domain has to publish."""
+
+    type: str
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """GetEmailIdentity: whether SES sends from it, the state of its DKIM, and what DNS has to say."""
+
+    name: str
+    verified: bool
+    dkim_status: str
+    records: tuple[DnsRecord, ...]
+
+
+async def get_account(settings: Settings) -> SesAccount:
+    """The account's quotas. Raises ControlError."""
+    answer = await _call(settings, lambda ses: ses.get_account())
+    quota = answer.get("SendQuota", {})
+    return SesAccount(
+        max_send_rate=float(quota.get("MaxSendRate", 0)),
+        max_24_hour_send=float(quota.get("Max24HourSend", 0)),
+        sent_last_24_hours=float(quota.get("SentLast24Hours", 0)),
+        sending_enabled=bool(answer.get("SendingEnabled", False)),
+        production_access=bool(answer.get("ProductionAccessEnabled", False)),
+    )
+
+
+async def get_identity(settings: Settings, name: str) -> Identity:
+    """What SES knows of a domain or address. Raises IdentityUnknown, ControlError."""
+    return read_identity(name, await _call(settings, lambda ses: ses.get_email_identity(EmailIdentity=name)))
+
+
+async def create_identity(settings: Settings, name: str) -> Identity:
+    """Tells SES of a domain, with Easy DKIM. Raises ControlError."""
+    return read_identity(name, await _call(settings, lambda ses: ses.create_email_identity(EmailIdentity=name)))
+
+
+def read_identity(name: str, answer: dict[str, Any]) -> Identity:
+    """An answer about an identity. The zone of the DKIM records is SES's to say: it differs by region."""
+    dkim = answer.get("DkimAttributes", {})
+    zone = dkim.get("SigningHostedZone", "dkim.amazonses.com")
+    records = tuple(
+        DnsRecord("CNAME", f"{token}._domainkey.{name}", f"{token}.{zone}") for token in dkim.get("Tokens", ())
+    )
+    return Identity(
+        name, bool(answer.get("VerifiedForSendingStatus", False)), str(dkim.get("Status", "NOT_STARTED")), records
+    )
+
+
+async def _call(settings: Settings, call: Callable[[Any], Answer]) -> Answer:
+    """One call in a thread; the SDK's errors as ours."""
+    try:
+        return await asyncio.to_thread(lambda: call(_client(settings)))
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "an unnamed error")
+        if code == "NotFoundException":
+            raise IdentityUnknown from error
+        raise ControlError(f"SES answered {code}.") from error
+    except (BotoCoreError, OSError) as error:
+        raise ControlError(f"SES did not answer ({type(error).__name__}).") from error
+
+
+@lru_cache(maxsize=4)
+def _client(settings: Settings) -> Any:
+    """A client takes some 100 ms to make and may be shared between threads."""
+    keys: dict[str, Any] = {}
+    if settings.ses_endpoint:
+        keys = {"aws_access_key_id": settings.ses_access_key, "aws_secret_access_key": settings.ses_secret_key}
+    return boto3.session.Session(**keys).client(
+        "sesv2",
+        region_name=settings.ses_region,
+        endpoint_url=settings.ses_endpoint or None,
+        verify=settings.ses_ca_file or None,
+        config=Config(
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            retries={"total_max_attempts": ATTEMPTS_MAX, "mode": "standard"},
+            # An endpoint of our own is reached directly, whatever proxy the environment names.
+            proxies={} if settings.ses_endpoint else None,
+        ),
+    )

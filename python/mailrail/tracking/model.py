@@ -1,0 +1,84 @@
+"""Facts of tracking."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from urllib.parse import quote, urlsplit
+
+from mailrail.errors import MailrailError
+
+# A link's number is PostgreSQL's integer.
+LINK_MAX = 2**31 - 1
+# Everything that RFC 3986 gives a meaning in an address, the percent sign of what is escaped already included.
+URL_CHARS = "!#$%&'()*+,/:;=?@[]~"
+
+
+class Act(IntEnum):
+    """What a reader did, as events.kind has it."""
+
+    OPEN = 9
+    CLICK = 10
+    UNSUBSCRIBE = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Engagement:
+    """One act of a reader. Two with the same `dedupe` are one."""
+
+    stream_id: int
+    seq: int
+    act: Act
+    dedupe: int
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What an unsubscribe token names. `list_id` is None for a mail that went to no list."""
+
+    account_id: int
+    contact_id: int
+    list_id: int | None
+    stream_id: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Whose mail it is, in words for its reader."""
+
+    account: str
+    list: str | None
+
+
+class LinkNotFound(MailrailError):
+    """This link leads nowhere."""
+
+    code = "link_not_found"
+
+
+def opened(stream_id: int, seq: int, at_s: int) -> Engagement:
+    """An open. Several within a second are one: a client fetches the picture as often as it likes."""
+    return Engagement(stream_id, seq, Act.OPEN, at_s, None)
+
+
+def clicked(stream_id: int, seq: int, link: int, at_s: int) -> Engagement:
+    """A click on link `link`. Several on the same link within a second are one."""
+    return Engagement(stream_id, seq, Act.CLICK, at_s << 31 | link, str(link))
+
+
+def unsubscribed(subscription: Subscription) -> Engagement:
+    """An unsubscription; a mail has one at the most."""
+    return Engagement(subscription.stream_id, subscription.seq, Act.UNSUBSCRIBE, 0, None)
+
+
+def safe_location(url: str) -> str | None:
+    """A stored address as a header may carry it, or None if it is not one to send a reader to.
+
+    It was written by a customer: controls, blanks and everything outside ASCII are escaped, so no line can be broken.
+    """
+    location = quote(url.strip(), safe=URL_CHARS)
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return None
+    return location if parts.scheme in ("http", "https") and parts.netloc else None

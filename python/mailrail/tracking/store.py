@@ -1,0 +1,31 @@
+"""The statements of tracking: functions of the owner, since a reader's request knows no tenant."""
+
+from collections.abc import Sequence
+
+from mailrail.db.pool import Connection
+from mailrail.tracking.model import Engagement
+
+
+async def read_link(conn: Connection, stream_id: int, link: int) -> str | None:
+    """Where the link of a stream leads."""
+    url: str | None = await conn.fetchval("SELECT link_target($1, $2)", stream_id, link)
+    return url
+
+
+async def record(conn: Connection, batch: Sequence[Engagement]) -> int:
+    """Writes what readers did; returns how much of it was new. What belongs to dropped streams is passed over."""
+    recorded: int = await conn.fetchval(
+        "SELECT record_engagement($1, $2, $3, $4, $5)",
+        [item.stream_id for item in batch],
+        [item.seq for item in batch],
+        [int(item.act) for item in batch],
+        [item.dedupe for item in batch],
+        [item.detail for item in batch],
+    )
+    return recorded
+
+
+async def account_name(conn: Connection, account_id: int) -> str | None:
+    """The tenant's name, inside its transaction."""
+    name: str | None = await conn.fetchval("SELECT name FROM accounts WHERE id = $1", account_id)
+    return name

@@ -1,0 +1,56 @@
+"""What a handler finds on the app and on its request."""
+
+import secrets
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, TypeAlias
+
+import sanic
+from sanic.config import Config
+
+from mailrail.accounts.model import Account
+from mailrail.config import Settings
+from mailrail.db.pool import Pool
+from mailrail.ids import Ids
+
+if TYPE_CHECKING:
+    from mailrail._core import Codec
+    from mailrail.events.service import Intake
+
+
+@dataclass
+class Context:
+    """`app.ctx`. What needs an event loop (pool, intake) is there from the start of the server on."""
+
+    settings: Settings
+    codec: "Codec"
+    ids: Ids
+    draining: bool = False
+    pool: Pool = field(init=False)
+    intake: "Intake" = field(init=False)
+
+
+@dataclass
+class RequestContext(SimpleNamespace):
+    """`request.ctx`. Routes with a scope have the account whose key came with the request."""
+
+    request_id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
+    caller: Account | None = None
+
+    @property
+    def account(self) -> Account:
+        """The account that asks."""
+        assert self.caller is not None, "this route declares no scope"
+        return self.caller
+
+
+App: TypeAlias = "sanic.Sanic[Config, Context]"
+
+
+class Request(sanic.Request[App, RequestContext]):
+    """A request of this app."""
+
+    @staticmethod
+    def make_context() -> RequestContext:
+        """Sanic calls this at the first use of `request.ctx`."""
+        return RequestContext()

@@ -1,0 +1,205 @@
+"""The only place where an error gets an HTTP status, and the one form in which errors are told."""
+
+import html
+import logging
+import traceback
+from http import HTTPStatus
+from typing import Any
+
+import asyncpg
+import orjson
+from sanic.exceptions import SanicException
+from sanic.response import HTTPResponse
+
+from mailrail.errors import MailrailError
+from mailrail.ids import Ids, Kind
+from mailrail.web.context import Request
+from mailrail.web.fields import FieldError, FieldsInvalid
+
+log = logging.getLogger(__name__)
+
+# The code of an error → its status. Services raise errors that know their code and no HTTP.
+STATUS: dict[str, int] = {
+    "body_unreadable": 400,
+    "api_key_missing": 401,
+    "api_key_invalid": 401,
+    "insufficient_funds": 402,
+    "scope_missing": 403,
+    "sender_not_verified": 403,
+    "notification_refused": 403,
+    "account_not_found": 404,
+    "key_not_found": 404,
+    "campaign_not_found": 404,
+    "contact_not_found": 404,
+    "domain_not_found": 404,
+    "hold_not_found": 404,
+    "list_not_found": 404,
+    "link_not_found": 404,
+    "campaign_already_sent": 409,
+    "contact_exists": 409,
+    "domain_exists": 409,
+    "list_exists": 409,
+    "fields_invalid": 422,
+    "audience_empty": 422,
+    "domain_invalid": 422,
+    "email_invalid": 422,
+    "no_default_sender": 422,
+    "template_invalid": 422,
+    "database_unusable": 503,
+    "intake_unavailable": 503,
+    "ses_unavailable": 503,
+}
+
+# What Sanic itself refuses, and what is not our caller's fault.
+OF_THE_SERVER: dict[int, tuple[str, str]] = {
+    400: ("request_unreadable", "The request cannot be read."),
+    404: ("route_not_found", "There is nothing at this address."),
+    405: ("method_not_allowed", "This address does not answer that method."),
+    408: ("request_timeout", "The request did not arrive in time."),
+    413: ("body_too_large", "The request is larger than this server reads."),
+    500: ("internal_error", "Something went wrong on our side. The request id helps to find out what."),
+    503: ("service_unavailable", "The service is not available at the moment. Try again soon."),
+}
+
+TYPES: dict[int, str] = {
+    401: "authentication_error",
+    402: "payment_error",
+    403: "permission_error",
+    408: "api_error",
+    429: "rate_limit_error",
+}
+RETRY_AFTER_S = "5"
+
+# The database cannot be reached or is going down: it passes.
+DATABASE_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)
+
+
+def answer_error(request: Request, error: Exception) -> HTTPResponse:
+    """Sanic's exception handler for everything that is raised."""
+    if isinstance(error, MailrailError):
+        return answer_domain_error(request, error)
+    if isinstance(error, SanicException):
+        return answer_server_error(request, error.status_code, getattr(error, "headers", None))
+    # Arguments that a statement does not take are a bug of ours, though asyncpg files them under InterfaceError.
+    if isinstance(error, DATABASE_AWAY) and not isinstance(error, ValueError):
+        log.warning("%s: the database failed (%s)", request.ctx.request_id, type(error).__name__)
+        return answer_server_error(request, 503)
+    log_unexpected(request, error)
+    return answer_server_error(request, 500)
+
+
+def answer_domain_error(request: Request, error: MailrailError) -> HTTPResponse:
+    """An error of ours, as its code says."""
+    status = STATUS.get(error.code, 500)
+    if status == 500:
+        log_unexpected(request, error)
+        return answer_server_error(request, 500)
+    extra = {name: value for name in ("line", "reason") if (value := getattr(error, name, None)) is not None}
+    if (existing := existing_id(request.app.ctx.ids, error)) is not None:
+        extra["id"] = existing
+    return respond(request, status, error.code, str(error), error.param, field_errors(error), extra)
+
+
+def answer_server_error(request: Request, status: int, headers: dict[str, Any] | None = None) -> HTTPResponse:
+    """An error that knows only its status."""
+    code, message = OF_THE_SERVER.get(status) or (f"http_{status}", HTTPStatus(status).phrase)
+    return respond(request, status, code, message, None, (), {}, headers)
+
+
+def respond(
+    request: Request,
+    status: int,
+    code: str,
+    message: str,
+    param: str | None,
+    errors: tuple[FieldError, ...],
+    extra: dict[str, Any],
+    headers: dict[str, Any] | None = None,
+) -> HTTPResponse:
+    """The one form of every error."""
+    told = [{"code": item.code, "message": item.message, "param": item.param, **extra} for item in errors]
+    body = {
+        "error": {
+            "type": TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error"),
+            "code": code,
+            "message": message,
+            "param": param or (errors[0].param if errors else None),
+            "doc_url": f"{request.app.ctx.settings.public_url}/docs/errors#{code}",
+            "request_id": request.ctx.request_id,
+            **extra,
+        },
+        "errors": told,
+    }
+    sent = {name: str(value) for name, value in (headers or {}).items()}
+    if status == 401:
+        sent["WWW-Authenticate"] = "Bearer"
+    if status == 503:
+        sent["Retry-After"] = RETRY_AFTER_S
+    return HTTPResponse(orjson.dumps(body), status=status, headers=sent, content_type="application/json")
+
+
+def field_errors(error: MailrailError) -> tuple[FieldError, ...]:
+    """All that is wrong with the fields; of a domain error, the one field that it names."""
+    if isinstance(error, FieldsInvalid):
+        return error.errors
+    return (FieldError(error.code, str(error), error.param),) if error.param else ()
+
+
+def existing_id(ids: Ids, error: MailrailError) -> str | None:
+    """The id of what is there already, for errors that say so as (kind, row number)."""
+    match getattr(error, "existing", None):
+        case (Kind() as kind, int(row_id)):
+            return ids.encode(kind, row_id)
+        case _:
+            return None
+
+
+def log_unexpected(request: Request, error: Exception) -> None:
+    """Where it happened and what kind of error it was; its message may quote what a customer sent."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error(
+        "%s: %s %s: %s\n%s", request.ctx.request_id, request.method, route_of(request), type(error).__name__, frames
+    )
+
+
+def route_of(request: Request) -> str:
+    """The pattern of the route: the path itself may hold a token."""
+    return request.route.path if request.route else "no route"
+
+
+def reference_page() -> str:
+    """The page that `doc_url` points to: every code with its status."""
+    entries = {**{code: (status, "") for code, status in STATUS.items()}, **meanings()}
+    rows = "".join(
+        f'<tr id="{code}"><td>{status}</td><td><code>{code}</code></td><td>{html.escape(meaning)}</td></tr>'
+        for code, (status, meaning) in sorted(entries.items(), key=lambda entry: (entry[1][0], entry[0]))
+    )
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Errors of mailrail</title>'
+        '<meta name="viewport" content="width=device-width"><main><h1>Errors</h1>'
+        "<table><thead><tr><th scope=col>Status</th><th scope=col>Code</th><th scope=col>Meaning</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></main></html>"
+    )
+
+
+def meanings() -> dict[str, tuple[int, str]]:
+    """What each code means: the first line of its class, or our own words for what the server refuses."""
+    of_the_server = {code: (status, message) for status, (code, message) in OF_THE_SERVER.items()}
+    of_the_domain = {
+        kind.code: (STATUS[kind.code], (kind.__doc__ or "").strip().splitlines()[0])
+        for kind in domain_errors(MailrailError)
+        if kind.code in STATUS
+    }
+    return {**of_the_server, **of_the_domain}
+
+
+def domain_errors(root: type[MailrailError]) -> list[type[MailrailError]]:
+    """Every class of error that the loaded rooms define."""
+    return [kind for child in root.__subclasses__() for kind in (child, *domain_errors(child))]

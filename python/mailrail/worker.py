@@ -1,0 +1,161 @@
+"""Composition root of the workers: the roles, what each runs, and how a worker comes up and goes down."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import orjson
+
+from mailrail._core import Codec, Sender
+from mailrail.bus import outbox
+from mailrail.bus.messages import ShardsReadyV1
+from mailrail.bus.postgres import PostgresBus
+from mailrail.campaigns.handlers import SendLoop
+from mailrail.config import Settings
+from mailrail.db.pool import Pool, open_pool
+from mailrail.emails import store as emails
+from mailrail.events import handlers as events
+from mailrail.ses import control
+
+log = logging.getLogger(__name__)
+
+QUOTA_POLL_S = 30.0
+SWEEP_INTERVAL_S = 2.0
+PARTITIONS_INTERVAL_S = 3600.0
+CONNECTIONS_MAX = 16
+CALL_TIMEOUT_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What the roles share."""
+
+    settings: Settings
+    pool: Pool
+    bus: PostgresBus
+    codec: Codec
+    sender: Sender
+    send_loop: SendLoop
+
+
+async def send(worker: Worker) -> None:
+    """Role `send`: shards to SES, at the pace that SES grants."""
+    async with asyncio.TaskGroup() as tasks:
+        helpers = [
+            tasks.create_task(worker.bus.subscribe(ShardsReadyV1.topic, worker.send_loop.ring)),
+            tasks.create_task(follow_quota(worker)),
+        ]
+        await worker.send_loop.run()
+        for helper in helpers:
+            helper.cancel()
+
+
+async def relay(worker: Worker) -> None:
+    """Role `relay`: committed messages onto the bus."""
+    await outbox.relay(worker.pool, worker.bus)
+
+
+async def apply(worker: Worker) -> None:
+    """Role `apply`: notifications into events."""
+    await events.run_applier(worker.pool, worker.codec)
+
+
+async def fold(worker: Worker) -> None:
+    """Role `fold`: events and results into states, settlements and completed campaigns."""
+    await events.run_folder(worker.pool)
+
+
+async def sweep(worker: Worker) -> None:
+    """Role `sweep`: what time alone brings about. Any number may run; each step is safe to repeat."""
+    since_partitions_s = PARTITIONS_INTERVAL_S
+    while True:
+        try:
+            async with worker.pool.acquire() as conn:
+                await emails.expire_leases(conn)
+                if since_partitions_s >= PARTITIONS_INTERVAL_S:
+                    await conn.execute("SELECT make_partitions()")
+                    await conn.execute("SELECT drop_old_notifications()")
+                    since_partitions_s = 0.0
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            log.warning("sweep: the database failed (%s)", type(error).__name__)
+        await asyncio.sleep(SWEEP_INTERVAL_S)
+        since_partitions_s += SWEEP_INTERVAL_S
+
+
+ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
+    "send": send,
+    "relay": relay,
+    "apply": apply,
+    "fold": fold,
+    "sweep": sweep,
+}
+
+
+async def follow_quota(worker: Worker) -> None:
+    """Keeps the core's pace at what SES grants this account."""
+    while True:
+        rate = worker.settings.max_send_rate
+        try:
+            if rate is None:
+                rate = (await control.get_account(worker.settings)).max_send_rate
+            worker.sender.set_rate(rate)
+        except control.ControlError as error:
+            log.warning("quota: SES does not answer (%s)", error)
+        await asyncio.sleep(QUOTA_POLL_S)
+
+
+async def serve(settings: Settings, roles: list[str], ready: Callable[[], None]) -> None:
+    """Runs the roles until SIGTERM or SIGINT; the send loop then ends after the rounds under way."""
+    pool = await open_pool(
+        settings.worker_database_url,
+        application_name="mailrail worker",
+        max_size=2 * settings.shards_at_once + len(roles) + 2,
+        hot=True,
+    )
+    worker = _assemble(settings, pool)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    tasks = {role: asyncio.create_task(ROLES[role](worker), name=role) for role in roles}
+    ready()
+    stopped = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait([stopped, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
+        worker.send_loop.stop()
+        if "send" in tasks:
+            await tasks["send"]
+    finally:
+        for task in (stopped, *tasks.values()):
+            task.cancel()
+        results = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await worker.bus.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(pool.close(), 5)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+def _assemble(settings: Settings, pool: Pool) -> Worker:
+    codec = Codec(settings.secret_key.encode())
+    ca_pem = Path(settings.ses_ca_file).read_text() if settings.ses_ca_file else None
+    sender = Sender(
+        orjson.dumps(
+            {
+                "endpoint": settings.ses_endpoint,
+                "region": settings.ses_region,
+                "ca_pem": ca_pem,
+                "max_connections": CONNECTIONS_MAX,
+                "call_timeout_ms": CALL_TIMEOUT_MS,
+            }
+        )
+    )
+    sender.set_credentials(settings.ses_access_key, settings.ses_secret_key, None)
+    send_loop = SendLoop(pool, sender, codec, settings)
+    return Worker(settings, pool, PostgresBus(settings.worker_database_url), codec, sender, send_loop)

@@ -1,0 +1,28 @@
+//! The core's errors as Python exceptions.
+
+use mailrail_core::{Error, ErrorKind};
+use pyo3::create_exception;
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+
+create_exception!(mailrail._core, CoreError, PyException, "Something is wrong with a whole call.");
+create_exception!(mailrail._core, TemplateError, CoreError, "A template does not compile or breaks a limit.");
+create_exception!(mailrail._core, ConfigError, CoreError, "An option is missing or cannot be used.");
+
+/// The exception for `error`, with its attributes.
+pub fn raised(py: Python<'_>, error: Error) -> PyErr {
+    match error.kind {
+        ErrorKind::Template => template_error(py, &error).unwrap_or_else(|failure| failure),
+        ErrorKind::Config => ConfigError::new_err(error.to_string()),
+        _ => CoreError::new_err(error.to_string()),
+    }
+}
+
+fn template_error(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
+    let exception = TemplateError::new_err(error.to_string());
+    let value = exception.value(py);
+    value.setattr("part", error.part)?;
+    value.setattr("line", error.line)?;
+    value.setattr("reason", &error.detail)?;
+    Ok(exception)
+}

@@ -1,0 +1,26 @@
+//! `mailrail._core`: the Rust core as Python sees it. The names, and nothing else.
+
+mod codec;
+mod errors;
+mod plan;
+mod runtime;
+mod sender;
+mod simulator;
+mod sns;
+
+/// The send core of mailrail.
+#[pyo3::pymodule(gil_used = false)]
+mod _core {
+    #[pymodule_export]
+    use crate::codec::Codec;
+    #[pymodule_export]
+    use crate::errors::{ConfigError, CoreError, TemplateError};
+    #[pymodule_export]
+    use crate::plan::{Plan, freeze};
+    #[pymodule_export]
+    use crate::sender::{Lease, Report, Sender};
+    #[pymodule_export]
+    use crate::simulator::run_simulator;
+    #[pymodule_export]
+    use crate::sns::{Envelope, ParsedEvents, SnsVerifier, parse_events};
+}

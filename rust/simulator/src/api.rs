@@ -1,0 +1,233 @@
+//! From an HTTP request to an answer.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use serde_json::json;
+
+use crate::admin;
+use crate::clock;
+use crate::error::ApiError;
+use crate::identities::Identity;
+use crate::request::CreateIdentity;
+use crate::rules::MAX_REQUEST_BYTES;
+use crate::send::{self, Ending};
+use crate::sigv4::{Signed, decode};
+use crate::sns;
+use crate::state::{State, lock};
+use crate::stats::Operation;
+
+/// The whole answer is at hand, so its length is known.
+pub type Answer = Response<Full<Bytes>>;
+
+/// The connection ends without an answer.
+#[derive(Debug)]
+pub struct NoAnswer;
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("no answer, on purpose")
+    }
+}
+
+impl std::error::Error for NoAnswer {}
+
+/// Answers one request. The error closes the connection.
+pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Result<Answer, NoAnswer> {
+    let (head, body) = request.into_parts();
+    let body = match read(body).await? {
+        Ok(body) => body,
+        Err(error) => return Ok(error_answer(state, &error)),
+    };
+    let path = head.uri.path();
+    let query = head.uri.query().unwrap_or("");
+    if path.starts_with("/_simulator/") {
+        return Ok(admin::answer(state, &head.method, path, query, &body));
+    }
+    if head.method == Method::GET
+        && let Some(answer) = sns_answer(state, path, query)
+    {
+        return Ok(answer);
+    }
+    let signed = Signed { method: head.method.as_str(), path, query, headers: &head.headers, body: &body };
+    let check_skew = lock(&state.faults).menu.skew_check;
+    if let Err(error) = state.verifier.verify(&signed, clock::now_ms(), check_skew) {
+        return Ok(error_answer(state, &error));
+    }
+    let ending = match (head.method.as_str(), path) {
+        ("POST", "/v2/email/outbound-bulk-emails") => send::send(state, Operation::SendBulkEmail, &body).await,
+        ("POST", "/v2/email/outbound-emails") => send::send(state, Operation::SendEmail, &body).await,
+        ("GET", "/v2/email/account") => Ending::Answer(Ok(account(state))),
+        ("POST", "/v2/email/identities") => Ending::Answer(create_identity(state, &body)),
+        ("GET", _) if path.starts_with("/v2/email/identities/") => Ending::Answer(get_identity(state, path)),
+        _ => Ending::Answer(Err(ApiError::new(404, "UnknownOperationException", "Unknown operation."))),
+    };
+    match ending {
+        Ending::Answer(Ok(json)) => Ok(finish(Response::builder().status(StatusCode::OK), json)),
+        Ending::Answer(Err(error)) => Ok(error_answer(state, &error)),
+        Ending::Close => Err(NoAnswer),
+        // Dropped when the client gives up and closes the connection.
+        Ending::Hang => std::future::pending().await,
+    }
+}
+
+/// The body; the inner error is an answer, the outer one a client that went away.
+async fn read(mut body: Incoming) -> Result<Result<Bytes, ApiError>, NoAnswer> {
+    let expected = body.size_hint().lower();
+    if expected > MAX_REQUEST_BYTES as u64 {
+        return Ok(Err(too_large()));
+    }
+    let mut whole = BytesMut::with_capacity(expected as usize);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| NoAnswer)?;
+        if let Ok(data) = frame.into_data() {
+            // Small bodies come as one piece, which need not be copied.
+            if whole.is_empty() && data.len() as u64 == expected && body.is_end_stream() {
+                return Ok(Ok(data));
+            }
+            if whole.len() + data.len() > MAX_REQUEST_BYTES {
+                return Ok(Err(too_large()));
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(Ok(whole.freeze()))
+}
+
+fn too_large() -> ApiError {
+    ApiError::new(413, "RequestEntityTooLargeException", "Request size exceeds the limit.")
+}
+
+fn error_answer(state: &State, error: &ApiError) -> Answer {
+    lock(&state.stats).rejected_call(error.kind);
+    let builder = Response::builder().status(error.status).header("x-amzn-errortype", error.kind);
+    finish(builder, json!({"message": error.message}).to_string())
+}
+
+fn finish(builder: http::response::Builder, json: String) -> Answer {
+    static REQUESTS: AtomicU64 = AtomicU64::new(0);
+    let request_id = sns::uuid(clock::now_ms() << 20, REQUESTS.fetch_add(1, Relaxed));
+    builder
+        .header("content-type", "application/json")
+        .header("x-amzn-requestid", request_id)
+        .body(Full::new(Bytes::from(json)))
+        // Statuses and headers are constants or ids.
+        .expect("a valid response")
+}
+
+/// What SNS serves without a signature: its certificate, and the confirmation of the subscription.
+fn sns_answer(state: &State, path: &str, query: &str) -> Option<Answer> {
+    if let Some(pem) = state.topic.certificate(path) {
+        return Some(plain(StatusCode::OK, "application/x-pem-file", pem.to_owned()));
+    }
+    if path != "/" || parameter(query, "Action").as_deref() != Some("ConfirmSubscription") {
+        return None;
+    }
+    let topic_arn = parameter(query, "TopicArn").unwrap_or_default();
+    let token = parameter(query, "Token").unwrap_or_default();
+    let (status, xml) = if state.topic.confirm(&topic_arn, &token) {
+        let xml = format!(
+            "<ConfirmSubscriptionResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><ConfirmSubscriptionResult>\
+             <SubscriptionArn>{}</SubscriptionArn></ConfirmSubscriptionResult></ConfirmSubscriptionResponse>\n",
+            state.topic.subscription_arn()
+        );
+        (StatusCode::OK, xml)
+    } else {
+        let xml = "<ErrorResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><Error><Type>Sender</Type>\
+                   <Code>InvalidParameter</Code><Message>Invalid parameter: Token</Message></Error></ErrorResponse>\n";
+        (StatusCode::BAD_REQUEST, xml.to_owned())
+    };
+    Some(plain(status, "text/xml", xml))
+}
+
+/// An answer in any content type.
+pub fn plain(status: StatusCode, content_type: &str, body: String) -> Answer {
+    Response::builder()
+        .status(status)
+        .header("content-type", content_type)
+        .body(Full::new(Bytes::from(body)))
+        .expect("a valid response")
+}
+
+/// A query parameter, percent-decoded. A plus stays a plus: it is common in addresses.
+pub fn parameter(query: &str, name: &str) -> Option<String> {
+    let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+    Some(String::from_utf8_lossy(&decode(value)).into_owned())
+}
+
+fn account(state: &State) -> String {
+    let sent = lock(&state.quota).sent_last_24_hours(clock::now_ms());
+    json!({
+        "DedicatedIpAutoWarmupEnabled": false,
+        "EnforcementStatus": "HEALTHY",
+        "ProductionAccessEnabled": true,
+        "SendQuota": {
+            "Max24HourSend": state.options.max_24_hour_send,
+            "MaxSendRate": state.options.max_send_rate,
+            "SentLast24Hours": sent as f64,
+        },
+        "SendingEnabled": true,
+        "SuppressionAttributes": {"SuppressedReasons": ["BOUNCE", "COMPLAINT"]},
+    })
+    .to_string()
+}
+
+fn create_identity(state: &State, body: &[u8]) -> Result<String, ApiError> {
+    let request: CreateIdentity = send::parse(body)?;
+    let name = request.email_identity.as_deref().ok_or_else(|| ApiError::missing("emailIdentity"))?;
+    let identity = lock(&state.identities).create(name, clock::now_ms())?;
+    Ok(json!({
+        "IdentityType": identity_type(&identity),
+        "VerifiedForSendingStatus": identity.is_verified,
+        "DkimAttributes": dkim(&identity),
+    })
+    .to_string())
+}
+
+fn get_identity(state: &State, path: &str) -> Result<String, ApiError> {
+    let encoded = path.trim_start_matches("/v2/email/identities/");
+    let name = String::from_utf8_lossy(&decode(encoded)).into_owned();
+    let identity = lock(&state.identities).get(&name, clock::now_ms())?;
+    let status = if identity.is_verified { "SUCCESS" } else { "PENDING" };
+    Ok(json!({
+        "IdentityType": identity_type(&identity),
+        "FeedbackForwardingStatus": true,
+        "VerifiedForSendingStatus": identity.is_verified,
+        "DkimAttributes": dkim(&identity),
+        "MailFromAttributes": {"BehaviorOnMxFailure": "USE_DEFAULT_VALUE"},
+        "Policies": {},
+        "Tags": [],
+        "VerificationStatus": status,
+        "VerificationInfo": {},
+    })
+    .to_string())
+}
+
+fn identity_type(identity: &Identity) -> &'static str {
+    if identity.is_domain { "DOMAIN" } else { "EMAIL_ADDRESS" }
+}
+
+fn dkim(identity: &Identity) -> serde_json::Value {
+    let status = match (identity.is_domain, identity.is_verified) {
+        (false, _) => "NOT_STARTED",
+        (true, false) => "PENDING",
+        (true, true) => "SUCCESS",
+    };
+    let mut dkim = json!({
+        "SigningEnabled": identity.is_domain,
+        "Status": status,
+        "SigningAttributesOrigin": "AWS_SES",
+        "NextSigningKeyLength": "RSA_2048_BIT",
+    });
+    if identity.is_domain {
+        dkim["Tokens"] = json!(identity.tokens);
+        dkim["SigningHostedZone"] = "dkim.amazonses.com".into();
+        dkim["CurrentSigningKeyLength"] = "RSA_2048_BIT".into();
+    }
+    dkim
+}

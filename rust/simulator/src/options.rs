@@ -1,0 +1,195 @@
+//! What can be set from outside, each with a default.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// The settings of one simulator. Unknown members are an error, so that a typing mistake cannot pass.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// Address to listen on. Default `127.0.0.1`.
+    pub host: String,
+    /// Port to listen on; 0 lets the system choose. Default 0.
+    pub port: u16,
+    /// Directory of `ca.pem` and the keys; made if absent, its contents are reused. Default `simulator`.
+    pub directory: PathBuf,
+    /// The one accepted access key. Default `mailrail-simulator`.
+    pub access_key: String,
+    /// Its secret key. Default `mailrail-simulator-secret`.
+    pub secret_key: String,
+    /// The session token that must come along, if any. Default none, and then a request with one is refused.
+    pub session_token: Option<String>,
+    /// Region of the signature scope and the ARNs. Default `us-east-1`.
+    pub region: String,
+    /// Twelve digits, used in ARNs and events. Default `123456789012`.
+    pub account_id: String,
+    /// Recipients per second. Default 1,000,000.
+    pub max_send_rate: f64,
+    /// How many seconds' worth of recipients a burst may take. Default 1.
+    pub burst_seconds: f64,
+    /// Recipients per rolling 24 hours, -1 for no limit. Default -1.
+    pub max_24_hour_send: f64,
+    /// Whether an exceeded quota refuses the whole call or, in a bulk call, each entry beyond it. Default `call`.
+    pub throttle: Throttle,
+    /// Verified addresses and domains; `*` means any. Default `["*"]`.
+    pub verified_identities: Vec<String>,
+    /// Milliseconds until a created identity is verified. Default 0.
+    pub verification_delay_ms: u64,
+    /// Names of the configuration sets that exist. Default `["mailrail"]`.
+    pub configuration_sets: Vec<String>,
+    /// Where SNS posts, `http://…`; null publishes nothing. Default null.
+    pub events_url: Option<String>,
+    /// The topic that every configuration set publishes to. Default `arn:aws:sns:us-east-1:123456789012:mailrail`.
+    pub topic_arn: String,
+    /// The event types published. Default DELIVERY, BOUNCE, COMPLAINT and RENDERING_FAILURE.
+    pub event_types: Vec<EventType>,
+    /// How many of the latest mails can be read back. Default 50,000.
+    pub retain_messages: usize,
+    /// The most bytes that mails kept for reading back may take. Default 256 MiB.
+    pub retain_bytes: usize,
+    /// The most bytes of the log of accepted mails; the oldest go first. Default 1 GiB, about ten million mails.
+    pub accept_log_bytes: usize,
+    /// Whether a lone `}}` in an inline template passes. Amazon documents nothing, so the default is to refuse it.
+    pub allow_lone_closing_braces: bool,
+    /// Connections that stay silent this long are closed, in milliseconds. Default 60,000, as Amazon does.
+    pub idle_timeout_ms: u64,
+    /// Threads that serve requests. Default 1.
+    pub threads: usize,
+}
+
+/// What an exceeded quota refuses.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Throttle {
+    /// The whole call, with status 429 or 400.
+    Call,
+    /// Each bulk entry beyond the quota, with its status in the answer.
+    Entry,
+}
+
+/// The names of the SES event types, as a configuration set's event destination spells them.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum EventType {
+    Send,
+    Reject,
+    Bounce,
+    Complaint,
+    Delivery,
+    Open,
+    Click,
+    RenderingFailure,
+    DeliveryDelay,
+    Subscription,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            host: "127.0.0.1".into(),
+            port: 0,
+            directory: "simulator".into(),
+            access_key: "mailrail-simulator".into(),
+            secret_key: "mailrail-simulator-secret".into(),
+            session_token: None,
+            region: "us-east-1".into(),
+            account_id: "123456789012".into(),
+            max_send_rate: 1_000_000.0,
+            burst_seconds: 1.0,
+            max_24_hour_send: -1.0,
+            throttle: Throttle::Call,
+            verified_identities: vec!["*".into()],
+            verification_delay_ms: 0,
+            configuration_sets: vec!["mailrail".into()],
+            events_url: None,
+            topic_arn: "arn:aws:sns:us-east-1:123456789012:mailrail".into(),
+            event_types: vec![
+                EventType::Delivery,
+                EventType::Bounce,
+                EventType::Complaint,
+                EventType::RenderingFailure,
+            ],
+            retain_messages: 50_000,
+            retain_bytes: 256 << 20,
+            accept_log_bytes: 1 << 30,
+            allow_lone_closing_braces: false,
+            idle_timeout_ms: 60_000,
+            threads: 1,
+        }
+    }
+}
+
+impl Options {
+    /// Reads options from JSON bytes; an empty slice gives the defaults. The error names the bad member.
+    pub fn read(json: &[u8]) -> Result<Options, String> {
+        let json = if json.is_empty() { b"{}" } else { json };
+        let options: Options = serde_json::from_slice(json).map_err(|error| format!("simulator options: {error}"))?;
+        options.check()?;
+        Ok(options)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let problem = if self.max_send_rate.is_nan() || self.max_send_rate <= 0.0 {
+            "max_send_rate must be above 0"
+        } else if self.burst_seconds.is_nan() || self.burst_seconds <= 0.0 {
+            "burst_seconds must be above 0"
+        } else if self.max_24_hour_send != -1.0 && self.max_24_hour_send.is_nan() || self.max_24_hour_send < -1.0 {
+            "max_24_hour_send must be -1 or at least 0"
+        } else if self.account_id.len() != 12 || !self.account_id.bytes().all(|b| b.is_ascii_digit()) {
+            "account_id must have twelve digits"
+        } else if !self.topic_arn.starts_with("arn:aws") {
+            "topic_arn must be an ARN"
+        } else if self.events_url.as_ref().is_some_and(|url| !url.starts_with("http://")) {
+            "events_url must start with http://"
+        } else if self.threads == 0 {
+            "threads must be at least 1"
+        } else if self.idle_timeout_ms == 0 {
+            "idle_timeout_ms must be above 0"
+        } else {
+            return Ok(());
+        };
+        Err(format!("simulator options: {problem}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_has_a_default() {
+        let options = Options::read(b"").unwrap();
+        assert_eq!(options.configuration_sets, ["mailrail"]);
+        assert_eq!(options.retain_messages, 50_000);
+    }
+
+    #[test]
+    fn the_options_of_the_supervisor_are_known() {
+        let json =
+            br#"{"host":"127.0.0.1","port":1,"directory":"d","access_key":"a","secret_key":"s","region":"eu-west-1",
+            "max_send_rate":10.5,"max_24_hour_send":-1,"verified_identities":["*"],"configuration_sets":["mailrail"],
+            "events_url":null,"topic_arn":"arn:aws:sns:eu-west-1:123456789012:t",
+            "event_types":["DELIVERY","BOUNCE","COMPLAINT","RENDERING_FAILURE"],"retain_messages":5}"#;
+        assert_eq!(Options::read(json).unwrap().max_send_rate, 10.5);
+    }
+
+    #[test]
+    fn unknown_and_impossible_options_are_errors() {
+        assert!(Options::read(br#"{"prot":1}"#).unwrap_err().contains("prot"));
+        for bad in [
+            r#"{"max_send_rate":0}"#,
+            r#"{"burst_seconds":0}"#,
+            r#"{"max_24_hour_send":-2}"#,
+            r#"{"account_id":"1"}"#,
+            r#"{"topic_arn":"x"}"#,
+            r#"{"events_url":"ftp://x"}"#,
+            r#"{"threads":0}"#,
+            r#"{"idle_timeout_ms":0}"#,
+            r#"{"event_types":["SNEEZE"]}"#,
+            r#"{"throttle":"sometimes"}"#,
+        ] {
+            assert!(Options::read(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Faults on purpose, and the simulator's own endpoints.
+
+mod common;
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use common::{BULK, Running, SEND, assert_error, bulk, now_s, signed_request, simple, start};
+use serde_json::{Value, json};
+
+fn try_bulk(running: &Running) -> Option<common::Reply> {
+    running.try_signed("POST", BULK, &bulk(&["a@x.org"]).to_string())
+}
+
+#[test]
+fn faults_before_accepting_accept_nothing() {
+    let running = start(json!({}));
+    running.faults(&json!({"throttle_429": 1}));
+    assert_error(&try_bulk(&running).expect("an answer"), 429, "TooManyRequestsException");
+    running.faults(&json!({"server_error_before": 1}));
+    assert_error(&try_bulk(&running).expect("an answer"), 500, "InternalServiceErrorException");
+    running.faults(&json!({"drop_request": 1}));
+    assert!(try_bulk(&running).is_none());
+    assert_eq!(running.accepted(), 0);
+    let stats = running.get("/_simulator/stats");
+    assert_eq!(stats["faults"], json!({"drop_request": 1, "server_error_before": 1, "throttle_429": 1}));
+    assert_eq!(stats["rejected_calls"], json!({"InternalServiceErrorException": 1, "TooManyRequestsException": 1}));
+}
+
+#[test]
+fn faults_after_accepting_keep_the_mail() {
+    let running = start(json!({}));
+    running.faults(&json!({"server_error_after_accept": 1}));
+    assert_error(&try_bulk(&running).expect("an answer"), 500, "InternalServiceErrorException");
+    running.faults(&json!({"drop_reply_after_accept": 1}));
+    assert!(try_bulk(&running).is_none());
+    running.faults(&json!({"hang_after_accept": 1}));
+    let mut hanging = running.connect();
+    hanging.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+    std::io::Write::write_all(&mut hanging, &signed_request("POST", BULK, &bulk(&["a@x.org"]).to_string(), now_s()))
+        .expect("written");
+    let kind = hanging.read(&mut [0; 10]).expect_err("no answer and no close").kind();
+    assert!(matches!(kind, std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{kind}");
+    assert_eq!(running.accepted(), 3);
+    assert_eq!(running.mails_to("a@x.org").len(), 3);
+    let duplicates = running.get("/_simulator/duplicates");
+    assert_eq!(duplicates["duplicates"][0]["id"], "eml_a@x.org");
+    assert_eq!(duplicates["duplicates"][0]["mails"].as_array().map(Vec::len), Some(3));
+    running.faults(&json!({"server_error_after_accept": 1}));
+    let refused = running.post(BULK, &bulk(&[]));
+    assert_error(&refused, 400, "BadRequestException");
+}
+
+#[test]
+fn entries_can_fail_one_by_one_and_a_seed_repeats_them() {
+    let running = start(json!({}));
+    let statuses = |menu: &Value| {
+        running.faults(menu);
+        let reply = running.post(BULK, &bulk(&["a@x.org"; 50])).json();
+        let results = reply["BulkEmailEntryResults"].as_array().expect("a list").clone();
+        results.iter().map(|result| result["Status"].as_str().expect("text").to_owned()).collect::<Vec<_>>()
+    };
+    let menu = json!({"per_entry_failed": 0.3, "per_entry_transient": 0.3, "seed": 7});
+    let first = statuses(&menu);
+    assert_eq!(first, statuses(&menu));
+    let count = |status: &str| first.iter().filter(|found| *found == status).count();
+    assert!(count("FAILED") > 0 && count("TRANSIENT_FAILURE") > 0 && count("SUCCESS") > 0, "{first:?}");
+    assert_eq!(running.accepted(), 2 * count("SUCCESS") as u64);
+    let stats = running.get("/_simulator/stats");
+    assert_eq!(stats["rejected_entries"]["FAILED"], 2 * count("FAILED"));
+}
+
+#[test]
+fn latency_delays_sends_only() {
+    let running = start(json!({}));
+    running.faults(&json!({"latency_ms": 200}));
+    let started = Instant::now();
+    assert_eq!(running.signed("GET", "/v2/email/account", "").status, 200);
+    assert!(started.elapsed() < Duration::from_millis(150));
+    let started = Instant::now();
+    assert_eq!(try_bulk(&running).expect("an answer").status, 200);
+    assert!(started.elapsed() >= Duration::from_millis(200));
+}
+
+#[test]
+fn the_menu_is_shown_and_checked() {
+    let running = start(json!({}));
+    let shown = running.get("/_simulator/faults");
+    assert_eq!((&shown["throttle_429"], &shown["skew_check"]), (&json!(0.0), &json!(true)));
+    running.faults(&json!({"lose_events": 0.5}));
+    assert_eq!(running.get("/_simulator/faults")["lose_events"], 0.5);
+    for bad in ["", "{", r#"{"x":1}"#, r#"{"drop_request":2}"#] {
+        assert_eq!(running.plain("PUT", "/_simulator/faults", bad).status, 400, "{bad}");
+    }
+    assert_eq!(running.get("/_simulator/faults")["lose_events"], 0.5, "a bad menu changes nothing");
+}
+
+#[test]
+fn stats_count_by_operation_and_mode() {
+    let running = start(json!({}));
+    let body = bulk(&["a@x.org", "b@x.org"]).to_string();
+    running.signed("POST", BULK, &body);
+    let one = simple("a@x.org");
+    running.post(SEND, &one);
+    let stats = running.get("/_simulator/stats");
+    let rendered = |mails: &[&str]| mails.iter().map(|part| part.len()).sum::<usize>();
+    assert_eq!(
+        stats["SendBulkEmail"],
+        json!({"slots": {
+            "calls": 1, "messages": 2, "recipients": 2, "request_bytes": body.len(),
+            "rendered_bytes": 2 * rendered(&["Hi x", "<p>x</p>", "x"]),
+        }})
+    );
+    assert_eq!(stats["SendEmail"]["simple"]["recipients"], 1);
+    assert_eq!(stats["SendEmail"]["simple"]["request_bytes"], one.to_string().len());
+    assert_eq!(stats["SendEmail"]["simple"]["rendered_bytes"], rendered(&["Été", "<p>é</p>", "?"]));
+    assert_eq!(stats["accepted"], 3);
+    assert_eq!(stats["rejected_calls"], json!({}));
+    assert_eq!(stats["events"]["published"], 0);
+}
+
+#[test]
+fn the_accept_log_is_read_in_pages() {
+    let running = start(json!({}));
+    running.post(BULK, &bulk(&["a@x.org", "b@x.org", "c@x.org"]));
+    let page = running.get("/_simulator/accepted?from=1&limit=1");
+    assert_eq!((&page["total"], &page["complete"]), (&json!(3), &json!(true)));
+    let mail = &page["mails"][0];
+    assert_eq!(mail["number"], 1);
+    assert_eq!((&mail["to"], &mail["id"], &mail["tag"]), (&json!(["b@x.org"]), &json!("eml_b@x.org"), &json!("tag")));
+    assert_eq!(mail["message_id"], running.mails_to("b@x.org")[0]["message_id"]);
+    assert_eq!(running.plain("GET", "/_simulator/accepted?from=x", "").status, 400);
+}
+
+#[test]
+fn duplicates_are_ids_seen_in_two_mails() {
+    let running = start(json!({}));
+    running.post(BULK, &bulk(&["a@x.org", "b@x.org"]));
+    let mut anonymous = bulk(&["c@x.org"]);
+    anonymous["BulkEmailEntries"][0]["ReplacementHeaders"] = json!([]);
+    running.post(BULK, &anonymous);
+    let clean = running.get("/_simulator/duplicates");
+    assert_eq!(clean, json!({"checked": 3, "complete": true, "without_id": 1, "count": 0, "duplicates": []}));
+    running.post(SEND, &simple("b@x.org"));
+    let found = running.get("/_simulator/duplicates");
+    assert_eq!(found["count"], 1);
+    assert_eq!(found["duplicates"][0]["count"], 2);
+    assert_eq!(found["duplicates"][0]["mails"][1]["number"], 3);
+}
+
+#[test]
+fn messages_are_retained_limited_and_forgotten() {
+    let running = start(json!({"retain_messages": 10}));
+    for n in 0..20 {
+        let address = format!("a{n}@x.org");
+        running.post(BULK, &bulk(&[&address]));
+    }
+    let count = |path: &str| running.get(path).as_array().expect("a list").len();
+    assert_eq!(count("/_simulator/messages"), 10);
+    assert_eq!(count("/_simulator/messages?limit=3"), 3);
+    assert_eq!(count("/_simulator/messages?to=A19@X.org"), 1);
+    assert_eq!(count("/_simulator/messages?to=a19%40x.org"), 1);
+    assert_eq!(count("/_simulator/messages?to=a1@x.org"), 0);
+    assert_eq!(running.plain("GET", "/_simulator/messages?limit=x", "").status, 400);
+    assert_eq!(running.plain("DELETE", "/_simulator/messages", "").status, 200);
+    assert_eq!(count("/_simulator/messages"), 0);
+    assert_eq!(running.accepted(), 20, "only the bodies are forgotten");
+}
+
+#[test]
+fn reset_goes_back_to_the_start() {
+    let running = start(json!({"max_24_hour_send": 1, "verified_identities": ["example.com"]}));
+    assert_eq!(running.post(BULK, &bulk(&["a@x.org"])).status, 200);
+    running.signed("POST", "/v2/email/identities", r#"{"EmailIdentity":"new.org"}"#);
+    running.faults(&json!({"throttle_429": 1}));
+    assert_eq!(running.plain("POST", "/_simulator/reset", "").status, 200);
+    assert_eq!(running.accepted(), 0);
+    assert_eq!(running.get("/_simulator/messages"), json!([]));
+    assert_eq!(running.get("/_simulator/accepted")["total"], 0);
+    assert_eq!(running.signed("GET", "/v2/email/identities/new.org", "").status, 404);
+    assert_eq!(running.post(BULK, &bulk(&["a@x.org"])).status, 200);
+}

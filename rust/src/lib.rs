@@ -1,0 +1,23 @@
+//! The send core of mailrail: render, sign, pace and submit mail to Amazon SES.
+//!
+//! Everything per recipient happens here, a batch at a time, with no Python in sight.
+
+pub mod batch;
+mod bounds;
+pub mod copy;
+mod entities;
+pub mod error;
+pub mod events;
+pub mod lease;
+mod links;
+pub mod message;
+pub mod plan;
+pub mod recipient;
+mod scan;
+pub mod ses;
+pub mod slots;
+pub mod template;
+mod text;
+pub mod token;
+
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,152 @@
+"""Every route against every caller who has no business there, and row level security as the second wall."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from mailrail.accounts.model import Scope
+from mailrail.app import Route, routes
+from mailrail.campaigns import service as campaigns
+from mailrail.campaigns.model import CampaignNotFound
+from mailrail.contacts import service as contacts
+from mailrail.contacts.model import ContactFilter, ContactNotFound, ListNotFound
+from mailrail.db.pool import Pool, transaction
+from mailrail.domains import store as domains
+from mailrail.domains.model import DomainNotFound
+from mailrail.ids import Kind
+from mailrail.tracking.routes import Tracking
+from tests.support.api import Api, Tenant
+
+KINDS = {
+    "<contact_id>": Kind.CONTACT,
+    "<list_id>": Kind.LIST,
+    "<domain_id>": Kind.DOMAIN,
+    "<campaign_id>": Kind.CAMPAIGN,
+}
+
+
+def private_routes() -> list[Route]:
+    """Those that ask for a key."""
+    return [route for route in routes(Tracking.__new__(Tracking)) if isinstance(route.access, Scope)]
+
+
+def address(route: Route, ids: dict[Kind, str]) -> str:
+    """The route's path with ids filled in."""
+    path = route.path
+    for part, kind in KINDS.items():
+        path = path.replace(part, ids[kind])
+    return path
+
+
+def routes_with_ids() -> Iterator[Route]:
+    """Those that name an object."""
+    return (route for route in private_routes() if "<" in route.path)
+
+
+async def objects_of(tenant: Tenant) -> dict[Kind, int]:
+    """One object of each kind, as row numbers."""
+    async with tenant.api.operator.acquire() as conn:
+        made = {}
+        for kind, sql in {
+            Kind.CONTACT: "INSERT INTO contacts (account_id, email) VALUES ($1, 'secret@example.com') RETURNING id",
+            Kind.LIST: "INSERT INTO lists (account_id, name) VALUES ($1, 'Secret') RETURNING id",
+            Kind.DOMAIN: "INSERT INTO domains (account_id, domain) VALUES ($1, 'secret.com') RETURNING id",
+            Kind.CAMPAIGN: """INSERT INTO campaigns (account_id, name, subject, html)
+                              VALUES ($1, 'Secret', 'Secret', '<p>Secret</p>') RETURNING id""",
+        }.items():
+            made[kind] = await conn.fetchval(sql, tenant.account_id)
+    return made
+
+
+async def test_every_private_route_refuses_callers_without_the_right(api: Api, tenant: Tenant) -> None:
+    ids = {kind: api.ids.encode(kind, row_id) for kind, row_id in (await objects_of(tenant)).items()}
+    revoked = await tenant.revoked_key()
+    for route in private_routes():
+        scopes = [scope for scope in Scope if scope not in (Scope.FULL, route.access)]
+        wrong = await tenant.new_key(scopes)
+        path = address(route, ids)
+        assert (await api.call(route.methods, path)).status == 401, route
+        assert (await api.call(route.methods, path, "sk_live_x")).status == 401, route
+        assert (await api.call(route.methods, path, revoked)).status == 401, route
+        assert (await api.call(route.methods, path, wrong)).status == 403, route
+
+
+async def test_anothers_objects_look_exactly_like_absent_ones(api: Api, tenant: Tenant, stranger: Tenant) -> None:
+    theirs = {kind: api.ids.encode(kind, row_id) for kind, row_id in (await objects_of(stranger)).items()}
+    absent = {kind: api.ids.encode(kind, 2**62) for kind in theirs}
+    malformed = dict.fromkeys(theirs, "x")
+    for route in routes_with_ids():
+        answers = [
+            await api.call(route.methods, address(route, ids), tenant.key) for ids in (theirs, absent, malformed)
+        ]
+        for answer in answers:
+            assert answer.status == 404, route
+            answer.body["error"].pop("request_id")
+        assert answers[0].body == answers[1].body == answers[2].body
+        assert b"ecret" not in str(answers[0].body).encode()
+
+
+async def test_anothers_list_cannot_be_named_in_a_body_or_query(api: Api, tenant: Tenant, stranger: Tenant) -> None:
+    await tenant.verify_domain()
+    list_id = api.ids.encode(Kind.LIST, (await objects_of(stranger))[Kind.LIST])
+    template = {"name": "N", "subject": "S"}
+    for answer in (
+        await tenant.post("/api/v1/contacts", {"email": "a@example.com", "listId": list_id}),
+        await tenant.get(f"/api/v1/contacts?listId={list_id}"),
+        await tenant.post("/api/v1/campaigns", {**template, "content": "<p>x</p>", "listId": list_id}),
+        await tenant.post(
+            "/v1/mail/campaigns", {**template, "content": {"html": "<p>x</p>"}, "audience": {"listId": list_id}}
+        ),
+    ):
+        assert (answer.status, answer.code) == (404, "list_not_found")
+
+
+async def test_lists_show_the_tenants_own_rows_only(api: Api, tenant: Tenant, stranger: Tenant) -> None:
+    await objects_of(stranger)
+    for path, name in (
+        ("/api/v1/contacts", "contacts"),
+        ("/api/v1/lists", "lists"),
+        ("/api/v1/domains", "domains"),
+        ("/api/v1/campaigns", "campaigns"),
+        ("/v1/mail/contacts", "contacts"),
+    ):
+        body = (await tenant.get(path)).body
+        assert (body[name], body["total"]) == ([], 0)
+    assert (await tenant.get("/api/v1/stats")).body["contacts"] == 0
+
+
+async def test_the_database_hides_rows_even_where_the_code_names_the_wrong_tenant(
+    api_pool: Pool, tenant: Tenant, stranger: Tenant
+) -> None:
+    theirs = await objects_of(stranger)
+    account_id = stranger.account_id
+    async with transaction(api_pool, tenant.account_id) as conn:
+        for call, error in (
+            (contacts.get(conn, account_id, theirs[Kind.CONTACT]), ContactNotFound),
+            (contacts.get_list(conn, account_id, theirs[Kind.LIST]), ListNotFound),
+            (domains.read_domain(conn, account_id, theirs[Kind.DOMAIN]), DomainNotFound),
+            (campaigns.get(conn, account_id, theirs[Kind.CAMPAIGN]), CampaignNotFound),
+        ):
+            with pytest.raises(error):
+                await call
+        assert await contacts.page(conn, account_id, ContactFilter(), 10) == []
+        assert await contacts.count(conn, account_id) == 0
+        assert not await contacts.unsubscribe(conn, account_id, theirs[Kind.CONTACT], None)
+
+
+async def test_without_a_tenant_the_api_role_sees_and_writes_nothing(
+    api_pool: Pool, superuser_pool: Pool, stranger: Tenant
+) -> None:
+    await objects_of(stranger)
+    async with superuser_pool.acquire() as conn:
+        tables = await conn.fetch(
+            """SELECT c.relname, c.relforcerowsecurity AND c.relrowsecurity AS guarded
+               FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'account_id'
+               WHERE c.relnamespace = 'mailrail'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+                 AND has_table_privilege('mailrail_api', c.oid, 'SELECT')"""
+        )
+    assert {"contacts", "campaigns", "audience", "results", "holds"} <= {row["relname"] for row in tables}
+    async with api_pool.acquire() as conn:
+        for row in tables:
+            assert row["guarded"], row["relname"]
+            assert await conn.fetchval(f"SELECT count(*) FROM {row['relname']}") == 0

@@ -1,0 +1,61 @@
+"""Pools, the JSON codec and the tenant transaction on a real server."""
+
+import pytest
+
+from mailrail.db.pool import Pool, open_pool, transaction, without_password
+from mailrail.errors import DatabaseError
+from tests.support.postgres import Database
+
+
+async def test_json_values_cross_in_both_directions(worker_pool: Pool) -> None:
+    value = {"name": 'Zoë "Z" O\'Hara', "list": [1, None, True], "emoji": "💌"}
+    assert await worker_pool.fetchval("SELECT $1::jsonb", value) == value
+    assert await worker_pool.fetchval("SELECT $1::json", value) == value
+
+
+async def test_json_values_can_be_copied(superuser_pool: Pool) -> None:
+    async with superuser_pool.acquire() as connection:
+        await connection.execute("CREATE TEMP TABLE copied (value jsonb)")
+        await connection.copy_records_to_table("copied", records=[({"a": "ü"},)], columns=["value"])
+        assert await connection.fetchval("SELECT value FROM copied") == {"a": "ü"}
+
+
+async def test_a_transaction_names_its_tenant_and_forgets_it(api_pool: Pool) -> None:
+    async with transaction(api_pool, 42) as connection:
+        assert await connection.fetchval("SELECT current_setting('mailrail.account_id')") == "42"
+    assert await api_pool.fetchval("SELECT nullif(current_setting('mailrail.account_id', true), '')") is None
+
+
+async def test_a_failed_transaction_leaves_nothing(worker_pool: Pool) -> None:
+    async def insert_and_fail() -> None:
+        async with transaction(worker_pool, 1) as connection:
+            await connection.execute("INSERT INTO accounts (name) VALUES ('half done')")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        await insert_and_fail()
+    assert await worker_pool.fetchval("SELECT count(*) FROM accounts WHERE name = 'half done'") == 0
+
+
+async def test_hot_sessions_plan_each_statement(worker_pool: Pool, api_pool: Pool) -> None:
+    assert await worker_pool.fetchval("SHOW plan_cache_mode") == "force_custom_plan"
+    assert await api_pool.fetchval("SHOW plan_cache_mode") == "auto"
+    assert await api_pool.fetchval("SHOW timezone") == "UTC"
+
+
+async def test_every_failed_connection_is_one_sentence_without_password(database: Database) -> None:
+    unreachable = {
+        database.api_url.replace("mailrail_api", "nobody_known"): "refused the user or password",
+        database.superuser_url.replace("/t_", "/not_there_"): "does not exist",
+        "postgresql://me:hidden@127.0.0.1:1/mailrail": "cannot connect",
+    }
+    for url, words in unreachable.items():
+        with pytest.raises(DatabaseError, match=words) as caught:
+            await open_pool(url, application_name="tests")
+        assert "\n" not in str(caught.value)
+        assert "hidden" not in str(caught.value)
+
+
+def test_the_shown_url_has_no_password() -> None:
+    assert without_password("postgresql://me:pw@h:1/db?password=pw2") == "postgresql://me@h:1/db"
+    assert without_password("postgresql://h/db") == "postgresql://h/db"

@@ -1,0 +1,57 @@
+"""/api/v1/domains, with what SES says behind it."""
+
+import re
+
+from tests.support.api import Tenant
+from tests.support.identities import Identities
+
+
+async def test_a_domain_that_ses_has_verified_is_verified_at_once(tenant: Tenant, identities: Identities) -> None:
+    identities.known["yourdomain.com"] = (True, "SUCCESS")
+    added = await tenant.post("/api/v1/domains", {"domain": "YourDomain.com"})
+    assert (added.status, added.body["domain"], added.body["status"]) == (201, "yourdomain.com", "verified")
+    assert re.fullmatch("dom_[a-z2-7]{26}", added.body["id"])
+    listed = (await tenant.get("/api/v1/domains")).body
+    assert [(item["domain"], item["status"]) for item in listed["domains"]] == [("yourdomain.com", "verified")]
+    verified = await tenant.post(f"/api/v1/domains/{added.body['id']}/verify")
+    assert (verified.status, verified.body["status"], verified.body["domain"]) == (200, "verified", "yourdomain.com")
+    assert verified.body["verifiedAt"] == added.body["verifiedAt"]
+
+
+async def test_a_new_domain_is_told_to_ses_and_shows_its_dns(tenant: Tenant, identities: Identities) -> None:
+    added = await tenant.post("/api/v1/domains", {"domain": "bücher.example"})
+    assert (added.status, added.body["status"]) == (201, "pending")
+    assert added.body["dnsRecords"][0] == {
+        "type": "CNAME",
+        "name": "aaa._domainkey.xn--bcher-kva.example",
+        "value": "aaa.dkim.amazonses.com",
+    }
+    identities.known["xn--bcher-kva.example"] = (False, "FAILED")
+    verify = f"/api/v1/domains/{added.body['id']}/verify"
+    assert (await tenant.post(verify)).body["status"] == "failed"
+    identities.known["xn--bcher-kva.example"] = (True, "SUCCESS")
+    assert (await tenant.post(verify)).body["status"] == "verified"
+
+
+async def test_a_domain_stays_pending_while_ses_is_away(tenant: Tenant, identities: Identities) -> None:
+    identities.away = True
+    added = await tenant.post("/api/v1/domains", {"domain": "later.com"})
+    assert (added.status, added.body["status"]) == (201, "pending")
+    refused = await tenant.post(f"/api/v1/domains/{added.body['id']}/verify")
+    assert (refused.status, refused.code) == (503, "ses_unavailable")
+    assert refused.headers["retry-after"]
+
+
+async def test_a_domain_is_added_once_per_account(tenant: Tenant, stranger: Tenant, identities: Identities) -> None:
+    identities.known["acme.com"] = (True, "SUCCESS")
+    first = await tenant.post("/api/v1/domains", {"domain": "acme.com"})
+    again = await tenant.post("/api/v1/domains", {"domain": "ACME.com."})
+    assert (again.status, again.body["error"]["id"]) == (409, first.body["id"])
+    assert (await stranger.post("/api/v1/domains", {"domain": "acme.com"})).status == 201
+
+
+async def test_what_is_no_domain_is_refused(tenant: Tenant, identities: Identities) -> None:
+    for name in ("localhost", "a b.com", "-x.com", "x@y.com", "1.2.3.4", "a..b", "é" * 300 + ".com", ""):
+        answer = await tenant.post("/api/v1/domains", {"domain": name})
+        assert (answer.status, answer.params) == (422, {"domain"}), name
+    assert identities.asked == []

@@ -1,0 +1,70 @@
+"""The SQL that folds a shard at once computes what the pure rule says, recipient by recipient."""
+
+import random
+from datetime import UTC, datetime
+
+from mailrail.db.pool import Pool
+from mailrail.emails import fold
+from mailrail.emails.model import Claim, EventKind, Outcome, Result, State
+from mailrail.emails.model import fold as fold_one
+from tests.support.streams import add_claim, add_event, add_result, make_account, make_stream
+
+RECIPIENTS = 600
+SHARD_EPOCH = 3
+
+
+async def test_every_set_of_facts_folds_as_the_model_says(worker_pool: Pool) -> None:
+    chance = random.Random(20261123)
+    now = datetime.now(UTC)
+    expected: dict[int, State] = {}
+    async with worker_pool.acquire() as conn:
+        account_id = await make_account(conn)
+        stream = await make_stream(conn, account_id, RECIPIENTS)
+        await conn.execute(
+            "UPDATE shards SET epoch = $2, lease_id = 1, lease_until = now() + interval '1 minute' WHERE stream_id = $1",
+            stream.stream_id,
+            SHARD_EPOCH,
+        )
+        for seq in range(1, RECIPIENTS + 1):
+            claims, results, events = [], [], []
+            for attempt in range(1, chance.randint(0, 3) + 1):
+                epoch = chance.choice([SHARD_EPOCH, SHARD_EPOCH - 1])
+                claims.append(Claim(attempt, epoch == SHARD_EPOCH))
+                await add_claim(conn, stream, 0, attempt, [seq], epoch)
+                for outcome in chance.sample(list(Outcome), chance.randint(0, 2)):
+                    results.append(Result(attempt, outcome, now))
+                    await add_result(conn, stream, seq, attempt, outcome)
+            if claims and chance.random() < 0.5:
+                for kind in chance.sample(list(EventKind), chance.randint(1, 4)):
+                    events.append(kind)
+                    await add_event(conn, stream, seq, kind)
+            expected[seq] = fold_one(claims, results, events, now)
+        await conn.execute("UPDATE folds SET due_at = now() WHERE stream_id = $1", stream.stream_id)
+        async with conn.transaction():
+            folded = await fold.fold_next(conn)
+        rows = await conn.fetch("SELECT seq, state FROM recipient_state WHERE stream_id = $1", stream.stream_id)
+    actual = dict.fromkeys(expected, State.PENDING) | {row["seq"]: State(row["state"]) for row in rows}
+    assert actual == expected
+    assert folded is not None
+    open_states = (State.PENDING, State.SUBMITTING, State.UNKNOWN, State.ACCEPTED)
+    assert folded.open == sum(state in open_states for state in expected.values())
+
+
+async def test_folding_twice_changes_nothing(worker_pool: Pool) -> None:
+    async with worker_pool.acquire() as conn:
+        stream = await make_stream(conn, await make_account(conn), 10)
+        await add_claim(conn, stream, 0, 1, range(1, 11), 1)
+        for seq in range(1, 11):
+            await add_result(conn, stream, seq, 1, Outcome.ACCEPTED)
+            await add_event(conn, stream, seq, EventKind.DELIVERY)
+        snapshots = []
+        for _ in range(2):
+            await conn.execute("UPDATE folds SET due_at = now() WHERE stream_id = $1", stream.stream_id)
+            async with conn.transaction():
+                await fold.fold_next(conn)
+            snapshots.append(
+                await conn.fetch("SELECT * FROM recipient_state WHERE stream_id = $1 ORDER BY seq", stream.stream_id)
+            )
+        captured = await conn.fetchval("SELECT captured_micros FROM holds WHERE id = $1", stream.hold_id)
+    assert snapshots[0] == snapshots[1]
+    assert captured == 10 * 300

@@ -1,0 +1,106 @@
+"""The operator's commands on a real database, as typed."""
+
+import asyncio
+
+import pytest
+
+from mailrail.__main__ import main
+from mailrail.commands import read_dollars
+from mailrail.errors import ConfigError
+from tests.support.postgres import Database
+
+
+@pytest.fixture(autouse=True)
+def environment(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an operator has in the shell."""
+    monkeypatch.setenv("MAILRAIL_DATABASE_URL", database.superuser_url)
+    monkeypatch.setenv("MAILRAIL_SECRET_KEY", database.secret_key)
+
+
+@pytest.fixture(autouse=True)
+def no_loop_left() -> None:
+    """Commands bring their own event loop, so these tests have none."""
+    asyncio.set_event_loop(None)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command prints; it must succeed."""
+    assert main(arguments) == 0
+    return capsys.readouterr().out.strip()
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one sentence of a command that fails."""
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("mailrail: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_accounts_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    account = run(capsys, "account", "create", "Acme", "--plan", "professional")
+    assert account.startswith("acc_")
+    assert f"{account}  professional  Acme" in run(capsys, "account", "list")
+    text = run(capsys, "key", "create", "Acme", "--name", "site", "--scopes", "contacts:read,contacts:write")
+    assert text.startswith("sk_live_")
+    listed = run(capsys, "key", "list", account)
+    assert "active" in listed
+    assert "contacts:read,contacts:write  site" in listed
+    assert text not in listed
+    assert "(site)" in run(capsys, "key", "revoke", listed.split()[0])
+    assert "revoked" in run(capsys, "key", "list", "Acme")
+
+
+def test_money(capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "account", "create", "Rich")
+    assert run(capsys, "wallet", "show", "Rich") == "available $0.00\nheld      $0.00"
+    assert run(capsys, "wallet", "deposit", "Rich", "12.50", "--key", "invoice 1").startswith("available $12.50")
+    again = run(capsys, "wallet", "deposit", "Rich", "12.50", "--key", "invoice 1")
+    assert again.startswith("nothing was added: a deposit named invoice 1 exists\navailable $12.50")
+    assert run(capsys, "wallet", "deposit", "Rich", "$0.000001").startswith("available $12.500001")
+
+
+def test_what_cannot_be_done_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "account", "create", "Twin")
+    run(capsys, "account", "create", "Twin")
+    assert "there is no account 'Nobody'" in refused(capsys, "key", "create", "Nobody")
+    assert "2 accounts are named 'Twin'" in refused(capsys, "wallet", "show", "Twin")
+    account = run(capsys, "account", "create", "Single")
+    assert "--scopes names 'root'" in refused(capsys, "key", "create", account, "--scopes", "root")
+    assert "there is no key key_x" in refused(capsys, "key", "revoke", "key_x")
+
+
+def test_a_command_without_a_database_says_what_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MAILRAIL_DATABASE_URL")
+    monkeypatch.setenv("MAILRAIL_UP_DATA", "/nowhere")
+    assert "MAILRAIL_DATABASE_URL is not set" in refused(capsys, "account", "list")
+
+
+def test_processes_refuse_what_they_cannot_start_with(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "sending to AWS needs the send engine's fence" in refused(capsys, "api")
+    monkeypatch.setenv("MAILRAIL_SES_ENDPOINT", "https://127.0.0.1:1")
+    assert "--roles names 'cook'" in refused(capsys, "worker", "--roles", "cook")
+    monkeypatch.setenv("MAILRAIL_SECRET_KEY", "y" * 32)
+    assert "PostgreSQL refused the user or password" in refused(capsys, "worker")
+
+
+def test_migrate_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "migrate") == "the database is up to date"
+    assert "MAILRAIL_PORT" in run(capsys, "settings")
+    assert run(capsys, "version").count(".") == 2
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "abc", "0.0000001", "NaN", "inf", "", "1e30", "1_000,5"])
+def test_an_amount_that_is_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not an amount of US dollars"):
+        read_dollars(text)
+
+
+def test_amounts_are_exact() -> None:
+    assert read_dollars("12.50") == 12_500_000
+    assert read_dollars("$0.000001") == 1

@@ -1,0 +1,195 @@
+"""The HTTP server: limits, errors of every kind in one form, readiness and the way down."""
+
+import asyncio
+import io
+import os
+import signal
+import socket
+from typing import Any
+
+import aiohttp
+import pytest
+
+from mailrail import app as api_app
+from mailrail.app import BODY_MAX_BYTES, create_app, listen, running
+from mailrail.db.pool import Pool
+from mailrail.errors import DatabaseError, StartError
+from mailrail.web.answers import answer
+from mailrail.web.context import Request
+from tests.support.api import Answer, Api, Tenant
+from tests.support.postgres import Database
+
+
+def assert_error_form(answer: Answer) -> None:
+    """The one form of every error."""
+    assert set(answer.body) == {"error", "errors"}
+    error = answer.body["error"]
+    assert {"type", "code", "message", "param", "doc_url", "request_id"} <= set(error)
+    assert error["request_id"] == answer.headers["x-request-id"]
+    assert error["doc_url"].endswith(f"/docs/errors#{error['code']}")
+
+
+async def test_every_answer_carries_a_request_id_of_its_own(api: Api, tenant: Tenant) -> None:
+    answers = [
+        await tenant.get("/api/v1/stats"),
+        await api.call("GET", "/healthz", headers={"X-Request-Id": "mine"}),
+        await api.call("GET", "/nowhere"),
+        await api.call("GET", "/c/x/1"),
+        await api.call("OPTIONS", "/api/v1/stats"),
+    ]
+    ids = {answer.headers["x-request-id"] for answer in answers}
+    assert len(ids) == len(answers)
+    assert all(text.startswith("req_") for text in ids)
+
+
+async def test_what_the_server_refuses_has_the_same_form(api: Api, tenant: Tenant) -> None:
+    for method, path, status, code in (
+        ("GET", "/nowhere", 404, "route_not_found"),
+        ("GET", "/api/v1/contacts/x", 404, "contact_not_found"),
+        ("DELETE", "/api/v1/stats", 405, "method_not_allowed"),
+    ):
+        answer = await api.call(method, path, tenant.key)
+        assert answer.status == status, (method, path, answer)
+        assert_error_form(answer)
+        assert answer.code == code
+    assert (await api.call("DELETE", "/api/v1/stats")).headers["allow"] == "GET"
+
+
+async def test_a_body_that_is_too_large_is_refused_before_it_is_read(api: Api, tenant: Tenant) -> None:
+    answer = await api.call("POST", "/api/v1/contacts", tenant.key, data=io.BytesIO(bytes(BODY_MAX_BYTES + 1)))
+    assert (answer.status, answer.code) == (413, "body_too_large")
+    assert_error_form(answer)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"[]", 400),
+        (b'{"email": "a@example.com", "email": "b@example.com"}', 400),
+        (b'{"email": NaN}', 400),
+        (b'{"email": "\xff"}', 400),
+        (b'{"email": "\\ud800"}', 400),
+        (b'{"x":' * 40 + b"1" + b"}" * 40, 400),
+        (b"[" * 500_000, 400),
+        (b'{"email": 12345678901234567890}', 400),
+        (b"", 422),
+        (b'{"email": 1}', 422),
+        (b'{"email": "a@example.com", "name": "\\u0000"}', 422),
+    ],
+)
+async def test_bodies_are_read_strictly(tenant: Tenant, body: bytes, status: int) -> None:
+    answer = await tenant.api.call("POST", "/api/v1/contacts", tenant.key, data=body)
+    assert answer.status == status
+    assert_error_form(answer)
+
+
+async def test_packed_bodies_are_refused(tenant: Tenant) -> None:
+    headers = {"Content-Encoding": "gzip"}
+    answer = await tenant.api.call("POST", "/api/v1/contacts", tenant.key, data=b"{}", headers=headers)
+    assert (answer.status, answer.code) == (400, "body_unreadable")
+
+
+async def test_a_bug_of_ours_is_told_without_what_the_customer_sent(
+    api: Api, tenant: Tenant, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = "@".join(("secret", "example.com"))
+
+    async def fail(*args: Any, **options: Any) -> None:
+        raise RuntimeError(secret)
+
+    monkeypatch.setattr("mailrail.contacts.store.count_contacts", fail)
+    answer = await tenant.get("/api/v1/stats")
+    assert (answer.status, answer.code) == (500, "internal_error")
+    assert_error_form(answer)
+    assert answer.headers["x-request-id"] in caplog.text
+    assert "RuntimeError" in caplog.text
+    assert secret not in caplog.text + str(answer.body)
+
+
+async def test_the_errors_page_has_every_code(api: Api) -> None:
+    page = await api.call("GET", "/docs/errors")
+    for code in ("contact_exists", "sender_not_verified", "template_invalid", "body_too_large"):
+        assert f'id="{code}"'.encode() in page.body
+
+
+async def test_an_unreadable_request_gets_an_answer(api: Api) -> None:
+    host, port = api.base_url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"NONSENSE\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"x-request-id: req_" in answer.lower()
+
+
+async def test_readiness_follows_the_database_and_the_drain(api: Api) -> None:
+    assert (await api.call("GET", "/readyz")).status == 200
+    assert (await api.call("GET", "/healthz")).status == 200
+    api.app.ctx.draining = True
+    assert (await api.call("GET", "/readyz")).status == 503
+    assert (await api.call("GET", "/healthz")).status == 200
+
+
+async def test_a_broken_database_connection_is_a_503(api: Api, tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*args: Any, **options: Any) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr("mailrail.contacts.store.count_contacts", fail)
+    answer = await tenant.get("/api/v1/stats")
+    assert (answer.status, answer.code) == (503, "service_unavailable")
+    assert answer.headers["retry-after"]
+
+
+async def test_a_request_under_way_is_finished_on_the_way_down(
+    database: Database, worker_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Request) -> Any:
+        entered.set()
+        await leave.wait()
+        return answer({"done": True})
+
+    monkeypatch.setattr(api_app, "health", slow)
+    listener = listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    async with aiohttp.ClientSession() as session:
+        async with running(create_app(database.settings()), listener):
+            # An idle connection must not hold up the end.
+            await (await session.get(f"http://127.0.0.1:{port}/readyz")).read()
+            request = asyncio.create_task(session.get(f"http://127.0.0.1:{port}/healthz"))
+            await entered.wait()
+            asyncio.get_running_loop().call_later(0.2, leave.set)
+        finished = await request
+        assert await finished.json() == {"done": True}
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get(f"http://127.0.0.1:{port}/healthz")
+
+
+async def test_serve_ends_by_sigterm(database: Database) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ready = asyncio.Event()
+    serving = asyncio.create_task(api_app.serve(database.settings(port=port), ready.set))
+    await asyncio.wait_for(ready.wait(), 10)
+    async with aiohttp.ClientSession() as session:
+        assert (await session.get(f"http://127.0.0.1:{port}/readyz")).status == 200
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(serving, 10)
+
+
+async def test_a_port_in_use_stops_the_start_with_one_sentence() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(StartError, match="cannot listen on 127.0.0.1 port"):
+            listen("127.0.0.1", taken.getsockname()[1])
+
+
+async def test_a_database_that_is_not_there_stops_the_start(database: Database) -> None:
+    settings = database.settings(api_database_url="postgresql://nobody:x@127.0.0.1:1/none")
+    with pytest.raises(DatabaseError, match="cannot connect to PostgreSQL"):
+        async with running(create_app(settings), listen("127.0.0.1", 0)):
+            pass

@@ -1,0 +1,104 @@
+"""Fields of a JSON object and what can be wrong with them."""
+
+from typing import Any
+
+import pytest
+
+from mailrail.web.fields import Fields, FieldsInvalid
+
+
+def errors_of(fields: Fields) -> dict[str, str]:
+    """param → code."""
+    with pytest.raises(FieldsInvalid) as raised:
+        fields.finish()
+    return {item.param: item.code for item in raised.value.errors}
+
+
+def test_every_kind_of_field_is_read() -> None:
+    values: dict[str, Any] = {
+        "text": "one line",
+        "lines": "two\r\nlines\t",
+        "texts": ["a", "b", "a"],
+        "flag": False,
+        "word": "yes",
+        "email": "A@Example.com",
+        "many": ["a@b.com", "c@d.com"],
+        "inner": {"text": "deep"},
+        "map": {"any": [1]},
+        "nothing": None,
+        "unasked": None,
+    }
+    fields = Fields(values)
+    assert fields.text("text", 8) == "one line"
+    assert fields.text("lines", 20, lines=True) == "two\r\nlines\t"
+    assert fields.texts("texts", 3, 1) == ["a", "b"]
+    assert fields.boolean("flag") is False
+    assert fields.word("word", ["yes"]) == "yes"
+    assert fields.required_address("email") == "A@example.com"
+    assert fields.addresses("many", 2) == ["a@b.com", "c@d.com"]
+    assert fields.nested("inner").required_text("text", 9) == "deep"
+    assert fields.mapping("map") == {"any": [1]}
+    assert fields.text("nothing", 1) is None
+    assert fields.texts("missing", 1, 1) is None
+    fields.finish()
+
+
+def test_everything_wrong_is_told_at_once() -> None:
+    fields = Fields(
+        {
+            "long": "xx",
+            "number": 7,
+            "blank": " ",
+            "flag": 1,
+            "word": "maybe",
+            "email": "nobody",
+            "texts": ["", 1, "a\nb"],
+            "inner": {"wrong": 1, "line": "a\nb"},
+            "typo": 1,
+        }
+    )
+    fields.text("long", 1)
+    fields.text("number", 1)
+    fields.required_text("blank", 9)
+    fields.required_text("gone", 9)
+    fields.boolean("flag")
+    fields.word("word", ["yes", "no"])
+    fields.required_address("email")
+    fields.required_address("sender")
+    fields.texts("texts", 9, 9)
+    fields.nested("inner").text("line", 9)
+    fields.text("type", 9)
+    assert errors_of(fields) == {
+        "long": "text_too_long",
+        "number": "type_wrong",
+        "blank": "field_empty",
+        "gone": "field_missing",
+        "flag": "type_wrong",
+        "word": "value_unknown",
+        "email": "email_invalid",
+        "sender": "field_missing",
+        "texts[0]": "field_empty",
+        "texts[1]": "type_wrong",
+        "texts[2]": "text_control_character",
+        "inner.line": "text_control_character",
+        "inner.wrong": "field_unknown",
+        "typo": "field_unknown",
+    }
+
+
+def test_a_misspelt_field_is_met_with_a_suggestion() -> None:
+    fields = Fields({"listID": "x"})
+    fields.text("listId", 9)
+    with pytest.raises(FieldsInvalid, match=r"Did you mean listId\?"):
+        fields.finish()
+
+
+def test_too_many_items_and_control_characters_of_every_kind() -> None:
+    fields = Fields({"items": ["a"] * 4} | {f"c{code}": chr(code) for code in (0, 9, 31, 127, 133, 0x2028)})
+    fields.texts("items", 3, 1)
+    for code in (0, 9, 31, 127, 133, 0x2028):
+        fields.text(f"c{code}", 1)
+    assert len(errors_of(fields)) == 7
+    nul = Fields({"text": "\x00"})
+    nul.text("text", 1, lines=True)
+    assert errors_of(nul) == {"text": "text_control_character"}
