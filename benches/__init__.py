@@ -1,0 +1,1 @@
+"""Benches: each checks its result before it times anything, and prints machine and method."""

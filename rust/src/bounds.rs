@@ -8,7 +8,7 @@
 //! value in a template is bounded, so whatever walks one (printing, comparing, joining, dropping) is too.
 
 use minijinja::machinery::ast;
-use minijinja::value::{DynObject, ObjectRepr, ValueKind};
+use minijinja::value::{DynObject, Tuple, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
 use crate::template::Edit;
@@ -21,16 +21,47 @@ pub(crate) const STORED_FILTER: &str = "mailrail_stored";
 const MAX_UNITS: u64 = 10_000;
 /// Deepest nesting; a contact's custom fields may be 64 deep.
 const MAX_DEPTH: u32 = 100;
-/// Units that a lazy sequence costs by itself, since those nest without getting longer.
-const LAZY_UNITS: u64 = 400;
+/// Fuel that walking a lazy sequence costs by itself and per item. Those nest without getting longer, and
+/// each item then comes through all levels.
+const LAZY_FUEL: u64 = 100;
+const LAZY_ITEM_FUEL: u64 = 1;
 /// Units that one unit of fuel pays for.
 const UNITS_PER_FUEL: u64 = 8;
 
 /// Filters whose result is a scalar or a part of their input.
 const SCALAR_FILTERS: [&str; 32] = [
-    "abs", "attr", "bool", "capitalize", "count", "d", "default", "e", "escape", "first", "float", "format",
-    "indent", "int", "join", "last", "length", "lower", "max", "min", "pprint", "replace", "round", "safe", "string",
-    "sum", "title", "tojson", "trim", "upper", FILTER, STORED_FILTER,
+    "abs",
+    "attr",
+    "bool",
+    "capitalize",
+    "count",
+    "d",
+    "default",
+    "e",
+    "escape",
+    "first",
+    "float",
+    "format",
+    "indent",
+    "int",
+    "join",
+    "last",
+    "length",
+    "lower",
+    "max",
+    "min",
+    "pprint",
+    "replace",
+    "round",
+    "safe",
+    "string",
+    "sum",
+    "title",
+    "tojson",
+    "trim",
+    "upper",
+    FILTER,
+    STORED_FILTER,
 ];
 
 /// Passes `value` on if it is within bounds.
@@ -52,47 +83,60 @@ pub(crate) fn check(state: &State, value: &Value) -> Result<(), Error> {
     if value.as_object().is_none() {
         return Ok(());
     }
-    let mut units = 0;
-    let walked = walk(value, 0, &mut units);
-    state.consume_fuel(units / UNITS_PER_FUEL)?;
+    let mut walk = Walk::default();
+    let walked = walk.enter(value, 0);
+    state.consume_fuel(walk.units / UNITS_PER_FUEL + walk.lazy_fuel)?;
     walked
 }
 
-fn walk(value: &Value, depth: u32, units: &mut u64) -> Result<(), Error> {
-    charge(units, 1 + value.as_str().map_or(0, |text| text.len() as u64 / 64))?;
-    let Some(object) = value.as_object() else { return Ok(()) };
-    if depth >= MAX_DEPTH {
-        return Err(Error::new(ErrorKind::InvalidOperation, format!("values are nested more than {MAX_DEPTH} deep")));
-    }
-    if depth > 0 && is_namespace(object) {
-        return Err(namespace_inside());
-    }
-    match value.kind() {
-        ValueKind::Map => {
-            for (key, item) in object.try_iter_pairs().into_iter().flatten() {
-                walk(&key, depth + 1, units)?;
-                walk(&item, depth + 1, units)?;
-            }
-        }
-        ValueKind::Seq | ValueKind::Iterable => {
-            if object.repr() == ObjectRepr::Iterable {
-                charge(units, LAZY_UNITS)?;
-            }
-            for item in object.try_iter().into_iter().flatten() {
-                walk(&item, depth + 1, units)?;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
+#[derive(Default)]
+struct Walk {
+    units: u64,
+    lazy_fuel: u64,
 }
 
-fn charge(units: &mut u64, more: u64) -> Result<(), Error> {
-    *units += more;
-    if *units > MAX_UNITS {
-        return Err(Error::new(ErrorKind::InvalidOperation, "a list or map is too large"));
+impl Walk {
+    fn enter(&mut self, value: &Value, depth: u32) -> Result<(), Error> {
+        self.units += 1 + value.as_str().map_or(0, |text| text.len() as u64 / 64);
+        if self.units > MAX_UNITS {
+            return Err(Error::new(ErrorKind::InvalidOperation, "a list or map is too large"));
+        }
+        let Some(object) = value.as_object() else { return Ok(()) };
+        if depth >= MAX_DEPTH {
+            let reason = format!("values are nested more than {MAX_DEPTH} deep");
+            return Err(Error::new(ErrorKind::InvalidOperation, reason));
+        }
+        if depth > 0 && is_namespace(object) {
+            return Err(namespace_inside());
+        }
+        match value.kind() {
+            ValueKind::Map => {
+                for (key, item) in object.try_iter_pairs().into_iter().flatten() {
+                    self.enter(&key, depth + 1)?;
+                    self.enter(&item, depth + 1)?;
+                }
+            }
+            ValueKind::Seq | ValueKind::Iterable => {
+                let item_fuel = if is_stored(object) {
+                    0
+                } else {
+                    self.lazy_fuel += LAZY_FUEL;
+                    LAZY_ITEM_FUEL
+                };
+                for item in object.try_iter().into_iter().flatten() {
+                    self.lazy_fuel += item_fuel;
+                    self.enter(&item, depth + 1)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// Whether a sequence holds its items, rather than fetching them from another.
+fn is_stored(object: &DynObject) -> bool {
+    object.downcast_ref::<Vec<Value>>().is_some() || object.downcast_ref::<Tuple>().is_some()
 }
 
 /// The engine's type is private, its name is not.
@@ -316,16 +360,80 @@ mod tests {
     #[test]
     fn measuring_changes_nothing_in_ordinary_templates() {
         let expressions = [
-            "[a, b]", "[a, b][0]", "[a, b]|length", "-[a][0]", "[a, [b, s]]", "{'k': a}", "{'k': a}.k", "{s: [a]}[s][0]",
-            "(a, b)", "(a, b)[1]", "(a,)", "a + b", "a + b * a", "(a + b) * a", "s * 2 + s", "'q' + s", "-a + b", "a ** 2 + b",
-            "l|sort", "l|sort|reverse|first", "(l|sort)[0]", "l[1:]", "l[1:][0]", "l[::-1]|list", "l[:a]|join(',')", "s[1:]", "s[1:].x",
-            "-l[1:][0]", "l + [a]", "[a] + l + n[0]", "n|map('join', '-')|list", "n|map(attribute=0)|list|join", "l|select('odd')|list",
-            "l|batch(a, [b])|list", "l|zip(n)|list", "l|list is iterable", "a in [a, b]", "a in l|list", "[a] == [2]", "[a, b] < [a, 9]",
-            "l|length + a", "a if [a] else b", "[a] if a > 1 else [b]", "not [a]", "[a] and l|sort or s", "m|items|list", "m|dictsort",
-            "dict(x=a, y=[b])", "dict(m, x=[a]).x", "range(3)|list", "range(a)|map('string')|join", "m.z + [a]", "m['z'][0] + a",
-            "people|groupby('g')|list", "people|map(attribute='n')|list", "missing|list", "missing[1:]", "[missing]", "missing|default([a])",
-            "l|sort(reverse=true)", "l|sum", "s|split('<')", "s|list", "'%s-%s'|format(a, b)", "s ~ [a]", "[s]|safe", "[s, s]|join('<')|e",
-            "l | sort | first", "[ a , b ] [ 0 ]", "l|sort is sequence", "l is in [l]", "a + b|string|int", "'a' 'b' + s", "l[a - 1 + 0]",
+            "[a, b]",
+            "[a, b][0]",
+            "[a, b]|length",
+            "-[a][0]",
+            "[a, [b, s]]",
+            "{'k': a}",
+            "{'k': a}.k",
+            "{s: [a]}[s][0]",
+            "(a, b)",
+            "(a, b)[1]",
+            "(a,)",
+            "a + b",
+            "a + b * a",
+            "(a + b) * a",
+            "s * 2 + s",
+            "'q' + s",
+            "-a + b",
+            "a ** 2 + b",
+            "l|sort",
+            "l|sort|reverse|first",
+            "(l|sort)[0]",
+            "l[1:]",
+            "l[1:][0]",
+            "l[::-1]|list",
+            "l[:a]|join(',')",
+            "s[1:]",
+            "s[1:].x",
+            "-l[1:][0]",
+            "l + [a]",
+            "[a] + l + n[0]",
+            "n|map('join', '-')|list",
+            "n|map(attribute=0)|list|join",
+            "l|select('odd')|list",
+            "l|batch(a, [b])|list",
+            "l|zip(n)|list",
+            "l|list is iterable",
+            "a in [a, b]",
+            "a in l|list",
+            "[a] == [2]",
+            "[a, b] < [a, 9]",
+            "l|length + a",
+            "a if [a] else b",
+            "[a] if a > 1 else [b]",
+            "not [a]",
+            "[a] and l|sort or s",
+            "m|items|list",
+            "m|dictsort",
+            "dict(x=a, y=[b])",
+            "dict(m, x=[a]).x",
+            "range(3)|list",
+            "range(a)|map('string')|join",
+            "m.z + [a]",
+            "m['z'][0] + a",
+            "people|groupby('g')|list",
+            "people|map(attribute='n')|list",
+            "missing|list",
+            "missing[1:]",
+            "[missing]",
+            "missing|default([a])",
+            "l|sort(reverse=true)",
+            "l|sum",
+            "s|split('<')",
+            "s|list",
+            "'%s-%s'|format(a, b)",
+            "s ~ [a]",
+            "[s]|safe",
+            "[s, s]|join('<')|e",
+            "l | sort | first",
+            "[ a , b ] [ 0 ]",
+            "l|sort is sequence",
+            "l is in [l]",
+            "a + b|string|int",
+            "'a' 'b' + s",
+            "l[a - 1 + 0]",
         ];
         let mut sources: Vec<String> = Vec::new();
         for expression in expressions {
@@ -336,7 +444,9 @@ mod tests {
             sources.push(format!("{{% for i in {expression} %}}{{{{ i }}}},{{{{ loop.last }}}}{{% endfor %}}"));
             sources.push(format!("{{% if {expression} %}}t{{% else %}}f{{% endif %}}"));
             sources.push(format!("{{% with x = {expression}, y = a %}}{{{{ x }}}}{{% endwith %}}"));
-            sources.push(format!("{{% macro f(p, q={expression}) %}}{{{{ p }}}}{{{{ q }}}}{{% endmacro %}}{{{{ f({expression}) }}}}"));
+            sources.push(format!(
+                "{{% macro f(p, q={expression}) %}}{{{{ p }}}}{{{{ q }}}}{{% endmacro %}}{{{{ f({expression}) }}}}"
+            ));
         }
         sources.extend(
             [

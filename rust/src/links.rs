@@ -63,9 +63,9 @@ pub(crate) fn list(source: &str, scan: &Scan) -> Result<Listed> {
 
 fn is_http(raw: &str) -> bool {
     let raw = raw.trim_ascii_start().as_bytes();
-    ["http://", "https://"].iter().any(|scheme| {
-        raw.get(..scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme.as_bytes()))
-    })
+    ["http://", "https://"]
+        .iter()
+        .any(|scheme| raw.get(..scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme.as_bytes())))
 }
 
 /// Where the values of all trackable `href` attributes lie.

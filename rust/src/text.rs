@@ -424,7 +424,10 @@ mod tests {
     fn each_rule_holds() {
         for (html, text) in [
             // 1
-            ("<!doctype html><title>T {{ a }}</title><style>p{}{{ b }}</style>a<!-- {{ c }} --><script>d</script>b", "ab"),
+            (
+                "<!doctype html><title>T {{ a }}</title><style>p{}{{ b }}</style>a<!-- {{ c }} --><script>d</script>b",
+                "ab",
+            ),
             // 2
             ("a {% if x %}<b>{{ y }}</b>{% endif %} c", "a {% if x %}{{ y }}{% endif %} c"),
             ("<td {% if x %}class=\"{{ z }}\"{% endif %}>a</td>", "{% if x %}{% endif %}a"),

@@ -8,7 +8,7 @@ from typing import Any
 import minijinja
 
 from tests.oracle.markup import Structure, read_structure
-from tests.oracle.text import text_of
+from tests.oracle.text import printed, text_of
 
 _TAG_WITH_LINK = re.compile(r"\bunsubscribeUrl\b")
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]+")
@@ -96,7 +96,7 @@ def _preheader(preheader: str) -> str:
 def _footer(source: Source, structure: Structure) -> str:
     if any(_TAG_WITH_LINK.search(tag) for tag in structure.tags):
         return ""
-    postal = f"{html.escape(source.postal_address)}<br>" if source.postal_address else ""
+    postal = f"{printed(html.escape(source.postal_address))}<br>" if source.postal_address else ""
     link = '<a href="{{ unsubscribeUrl }}" style="color:#666666">Unsubscribe</a>'
     return f'<div style="padding:16px;text-align:center;font:12px sans-serif;color:#666666">{postal}{link}</div>'
 
@@ -111,7 +111,7 @@ def _pixel(source: Source) -> str:
 def _text_footer(source: Source, text: str) -> str:
     if any(_TAG_WITH_LINK.search(tag) for tag in read_structure(text).tags):
         return ""
-    postal = f"{source.postal_address}\n" if source.postal_address else ""
+    postal = f"{printed(source.postal_address)}\n" if source.postal_address else ""
     return f"\n\n-- \n{postal}Unsubscribe: {{{{ unsubscribeUrl }}}}\n"
 
 

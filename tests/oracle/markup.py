@@ -1,7 +1,8 @@
 """A reader of mail HTML with template tags in it.
 
 It follows the tokenizer of the HTML standard (section 13.2.5) with one rule on top: outside of comments, styles and
-scripts a template tag is one opaque character, whatever stands in it.
+scripts a template tag is one opaque character, whatever stands in it. A raw block is one such tag, and so is `{{ … }}`
+inside comments, styles and scripts.
 """
 
 import html
@@ -11,10 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 SPACE = "\t\n\f\r "
-RAW = re.compile(r"\{%[-+]?\s*raw\s*[-+]?%\}")
-_END_RAW = re.compile(r"\{%[-+]?\s*endraw\s*[-+]?%\}")
+_RAW = re.compile(r"\{%[-+]?\s*raw\s*[-+]?%\}.*?\{%[-+]?\s*endraw\s*[-+]?%\}", re.DOTALL)
 _NEXT = re.compile(r"[<{]|\Z")
-_TEXT_ELEMENTS = ("style", "script")
+_REGIONS = ("style", "script")
+# Their content is text to every reader of HTML; `noscript` is none of them, as mail is read without scripts.
+_TEXT_ELEMENTS = ("title", "textarea", "xmp", "iframe", "noembed", "noframes")
 _UNTRACKED = {"data-mailrail-no-track", "ses:no-track"}
 
 
@@ -56,8 +58,7 @@ def read_structure(source: str) -> Structure:
     for token in read_tokens(source):
         found.tags.extend(token.inner_tags)
         if token.kind == "region":
-            marks = (match.start() for match in re.finditer(r"\{%", source[token.start : token.end]))
-            found.block_marks_in_regions.extend(token.start + mark for mark in marks)
+            found.block_marks_in_regions.extend(_block_marks(source, token))
         elif token.kind == "start" and token.name == "body" and found.after_body_start is None:
             found.after_body_start = token.end
         elif token.kind == "end" and token.name == "body":
@@ -65,6 +66,19 @@ def read_structure(source: str) -> Structure:
         elif token.kind == "start" and token.name in ("a", "area"):
             found.links.extend(_link(source, token))
     return found
+
+
+def _block_marks(source: str, region: Token) -> Iterator[int]:
+    """Every `{%` of a region that does not stand in a live `{{ … }}`."""
+    at = region.start
+    while at < region.end:
+        tag_end = end_of_tag(source, at) if source.startswith("{{", at) else None
+        if tag_end is not None:
+            at = tag_end
+            continue
+        if source.startswith("{%", at):
+            yield at
+        at += 1
 
 
 def _link(source: str, token: Token) -> Iterator[Link]:
@@ -75,7 +89,7 @@ def _link(source: str, token: Token) -> Iterator[Link]:
     trimmed = value.strip(SPACE)
     opaque = "{{" in value or "{%" in value
     if not opaque and trimmed.lower().startswith(("http://", "https://")):
-        yield Link(start, end, decode_attribute(trimmed))
+        yield Link(start, end, decode_attribute(trimmed).strip(SPACE))
 
 
 def read_tokens(source: str) -> list[Token]:
@@ -85,6 +99,9 @@ def read_tokens(source: str) -> list[Token]:
 
 def end_of_tag(source: str, at: int) -> int | None:
     """Where the template tag that begins at `at` ends; None if none begins there, or it never ends."""
+    raw = _RAW.match(source, at)
+    if raw is not None:
+        return raw.end()
     if source.startswith("{{", at):
         close = "}}"
     elif source.startswith("{%", at):
@@ -120,7 +137,6 @@ class _Reader:
     def __init__(self, source: str) -> None:
         self.source = source
         self.at = 0
-        self.in_raw_block = False
         self.tokens: list[Token] = []
 
     def read(self) -> list[Token]:
@@ -151,25 +167,23 @@ class _Reader:
         return at < len(self.source) and self.source[at].isascii() and self.source[at].isalpha()
 
     def _skip_template_tag(self) -> bool:
-        """Steps over a template tag. Between raw and endraw, braces are text and only endraw is a tag."""
-        if self.in_raw_block:
-            end = _END_RAW.match(self.source, self.at)
-            self.in_raw_block = end is None
-            self.at = self.at if end is None else end.end()
-            return end is not None
-        begin = RAW.match(self.source, self.at)
-        if begin is not None:
-            self.in_raw_block = True
-            self.at = begin.end()
-            return True
         tag_end = end_of_tag(self.source, self.at)
         self.at = self.at if tag_end is None else tag_end
         return tag_end is not None
 
     def _comment(self) -> None:
         # `<!-->` and `<!--->` are whole comments, so the search begins at the dashes that open this one.
-        end = self.source.find("-->", self.at + 2)
-        self._region(self.at, len(self.source) if end == -1 else end + 3)
+        start = self.at
+        self._skip_to(re.compile("-->"), start + 2)
+        self.at = min(self.at + 3, len(self.source))
+        self._region(start)
+
+    def _skip_to(self, mark: re.Pattern[str], at: int) -> None:
+        """To `mark` or the end, past every `{{ … }}`."""
+        while at < len(self.source) and mark.match(self.source, at) is None:
+            tag_end = end_of_tag(self.source, at) if self.source.startswith("{{", at) else None
+            at = at + 1 if tag_end is None else tag_end
+        self.at = at
 
     def _declaration(self) -> None:
         start = self.at
@@ -177,16 +191,15 @@ class _Reader:
         self.at = len(self.source) if end == -1 else end + 1
         self._add("declaration", start)
 
-    def _region(self, start: int, end: int) -> None:
+    def _region(self, start: int) -> None:
         tags = []
         at = start
-        while (at := self.source.find("{{", at, end)) != -1:
+        while (at := self.source.find("{{", at, self.at)) != -1:
             tag_end = end_of_tag(self.source, at)
-            if tag_end is None or tag_end > end:
+            if tag_end is None or tag_end > self.at:
                 break
             tags.append(self.source[at:tag_end])
             at = tag_end
-        self.at = end
         self._add("region", start, inner_tags=tags)
 
     def _element(self, kind: str, name_at: int) -> None:
@@ -195,10 +208,24 @@ class _Reader:
         self.at += name_at
         name = self._word(SPACE + "/>", tags)
         attributes = self._attributes(tags)
+        if kind == "start" and name in _REGIONS:
+            self._skip_to(_end_of_element(name), self.at)
+            self._region(start)
+            return
         self._add(kind, start, name=name, attributes=attributes, inner_tags=tags)
         if kind == "start" and name in _TEXT_ELEMENTS:
-            end = re.compile(f"</{name}(?=[\t\n\f\r />])", re.IGNORECASE | re.ASCII).search(self.source, self.at)
-            self._region(self.at, len(self.source) if end is None else end.start())
+            self._text_element(name)
+
+    def _text_element(self, name: str) -> None:
+        """Text and template tags up to the end tag, however much like elements they look."""
+        mark = _end_of_element(name)
+        while self.at < len(self.source) and mark.match(self.source, self.at) is None:
+            start = self.at
+            if self._skip_template_tag():
+                self._add("tag", start, inner_tags=[self.source[start : self.at]])
+            else:
+                self.at += 1
+                self._add("text", start)
 
     def _attributes(self, tags: list[str]) -> dict[str, tuple[int, int]]:
         """Reads up to and past the closing `>`; of attributes with one name the first counts."""
@@ -256,6 +283,10 @@ class _Reader:
         if skipped:
             tags.append(self.source[start : self.at])
         return skipped
+
+
+def _end_of_element(name: str) -> re.Pattern[str]:
+    return re.compile(f"</{name}(?=[\t\n\f\r />])", re.IGNORECASE | re.ASCII)
 
 
 _REFERENCE = re.compile(r"&(?:#[xX][0-9a-fA-F]+;?|#[0-9]+;?|([A-Za-z][A-Za-z0-9]*;?))")

@@ -6,7 +6,7 @@ addresses behind links and every template tag are.
 
 import html
 
-from tests.oracle.markup import RAW, Token, decode_attribute, end_of_tag, read_tokens
+from tests.oracle.markup import Token, decode_attribute, end_of_tag, read_tokens
 
 # fmt: off
 _LINE = frozenset({
@@ -29,7 +29,7 @@ class _Writer:
         self.out: list[str] = []
         self.literal: list[str] = []
         self.hidden_in: str | None = None
-        self.in_raw_block = False
+        self.trims_next = False
         self.link: tuple[str, int] | None = None
 
     def write(self) -> str:
@@ -43,19 +43,27 @@ class _Writer:
             # Blocks stay balanced even where their text is hidden.
             self._blocks(token)
         elif token.kind == "text":
-            self.literal.append(self.source[token.start : token.end])
+            text = self.source[token.start : token.end]
+            self.literal.append(text.lstrip() if self.trims_next else text)
+            self.trims_next = False
         elif token.kind == "tag":
-            self._flush()
-            tag = self.source[token.start : token.end]
-            self.in_raw_block = RAW.match(tag) is not None
-            self.out.append(tag)
+            self._tag(self.source[token.start : token.end])
         elif token.kind == "start":
             self._start(token)
         elif token.kind == "end":
             self._end(token)
 
+    def _tag(self, tag: str) -> None:
+        """White space control works on the author's white space here and now, lest it eat the line breaks put in later."""
+        if tag[2] == "-":
+            self.literal[:] = ["".join(self.literal).rstrip()]
+        self._flush()
+        self.trims_next = tag[-3] == "-"
+        self.out.append(_without_control(tag))
+
     def _start(self, token: Token) -> None:
         self._flush()
+        self.trims_next = False
         self._blocks(token)
         if token.name in _LINE:
             self.out.append("\n")
@@ -73,6 +81,7 @@ class _Writer:
 
     def _end(self, token: Token) -> None:
         self._flush()
+        self.trims_next = False
         self._blocks(token)
         self.hidden_in = None
         if token.name == "a" and self.link is not None:
@@ -86,7 +95,7 @@ class _Writer:
 
     def _blocks(self, token: Token) -> None:
         if token.kind != "region":
-            self.out += [tag for tag in token.inner_tags if tag.startswith("{%")]
+            self.out += [_without_control(tag) for tag in token.inner_tags if tag.startswith("{%")]
 
     def _attribute(self, token: Token, name: str) -> str:
         start, end = token.attributes.get(name, (0, 0))
@@ -101,8 +110,7 @@ class _Writer:
         """Literal text gathers until something else comes: a reference may span pieces of it."""
         text = "".join(self.literal)
         self.literal.clear()
-        # What stands in a raw block stays as it is.
-        self.out.append(text if self.in_raw_block else _printed(html.unescape(text)))
+        self.out.append(printed(html.unescape(text)))
 
 
 def _with_references_decoded(value: str) -> str:
@@ -115,7 +123,7 @@ def _with_references_decoded(value: str) -> str:
             following = min(
                 (i for i in (value.find("{{", at + 1), value.find("{%", at + 1)) if i != -1), default=len(value)
             )
-            pieces.append(_printed(decode_attribute(value[at:following])))
+            pieces.append(printed(decode_attribute(value[at:following])))
             at = following
         else:
             pieces.append(value[at:tag_end])
@@ -123,6 +131,10 @@ def _with_references_decoded(value: str) -> str:
     return "".join(pieces)
 
 
-def _printed(text: str) -> str:
+def _without_control(tag: str) -> str:
+    return tag[:2] + tag[2:-2].removeprefix("-").removesuffix("-") + tag[-2:]
+
+
+def printed(text: str) -> str:
     """Braces that a decoded reference put together must not become a template tag."""
     return text.replace("{{", "{{ '{{' }}").replace("{%", "{{ '{%' }}")

@@ -3,6 +3,7 @@
 from typing import Any
 
 import orjson
+
 from mailrail._core import Codec, Plan, Sender, freeze
 
 SECRET = b"a secret of the tests, long enough to be one"

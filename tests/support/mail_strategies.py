@@ -46,7 +46,8 @@ values = st.sampled_from(VALUES) | st.text(
     st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), max_size=20
 )
 
-scalars = values | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans()
+decimals = st.integers(-(10**7), 10**7).map(lambda n: n / 1000)
+scalars = values | st.integers(-(2**53), 2**53) | decimals | st.booleans()
 
 
 @st.composite
@@ -59,10 +60,10 @@ def custom_fields(draw: st.DrawFn) -> dict[str, Any]:
                 "city": values,
                 "bio": values,
                 "plan": scalars,
-                "score": st.floats(-1000, 1000),
+                "score": decimals,
                 "vip": st.booleans(),
                 "goods": st.lists(values, max_size=4),
-                "pet": st.fixed_dictionaries({"kind": values}, optional={"age": st.integers(0, 30)}),
+                "pet": st.fixed_dictionaries({"kind": values}, optional={"size": st.integers(0, 30)}),
                 "firstName": values,
                 "email": values,
                 "unsubscribeUrl": values,
@@ -97,7 +98,7 @@ _EXPRESSIONS = [
     "vip",
     "bio",
     "pet.kind",
-    "pet.age",
+    "pet.size",
     "nothing",
     "nothing.at.all",
     "goods[0]",
@@ -134,7 +135,7 @@ outputs = st.builds(
     st.sampled_from(["", "", "", "-"]),
 )
 conditions = st.sampled_from(
-    ["firstName", "vip", "city", "goods", "nothing", "plan == 'pro'", "name|length > 3", "not vip", "pet and pet.age"]
+    ["firstName", "vip", "city", "goods", "nothing", "plan == 'pro'", "name|length > 3", "not vip", "pet and pet.size"]
 )
 
 # Text that is harmless to HTML and to the template language, and awkward to SES's one.
@@ -206,6 +207,8 @@ _REGIONS = [
     '<!--[if !mso]><!--><a href="https://shop.example/not-mso">W</a><!--<![endif]-->',
     "<!-- {% if %} {% endfor %} {# {{ '-' }} -->",
     "<!-- </body> <body> -->",
+    "<style>{{ '{%' }}{{ '</style>' }}.a{b:c}}</style>",
+    "<textarea><a href='https://shop.example/textarea'> {{ firstName }}</textarea>",
 ]
 regions = st.sampled_from(_REGIONS)
 
@@ -221,6 +224,9 @@ _CAPTURES = [
     "{% set x = firstName ~ '!' %}{{ x }}{{ x|length }}",
     "{% set ns = namespace(n=0) %}{% for g in goods %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
     "{% raw %}{{ not.a.tag }} {% if %}{% endraw %}",
+    '{% raw %}<a href="https://shop.example/raw">{{ x }}</a><style>{%</style>{% endraw %}',
+    "{% for key, value in pet|items %}{{ key }}={{ value }};{% endfor %}",
+    "<i data-x='{{ pet|tojson }}'></i>",
     "{% autoescape false %}{{ bio }}{% endautoescape %}",
 ]
 captures = st.sampled_from(_CAPTURES)
@@ -255,7 +261,10 @@ _bodies = st.recursive(
     max_leaves=6,
 )
 _SKELETONS = [
-    ("<!DOCTYPE html>\n<html><head>{region}<title>T</title></head>\n<body class='a>b'>", "</body>\n</html>\n"),
+    (
+        "<!DOCTYPE html>\n<html><head>{region}<title>{{{{ city }}}}</title></head>\n<body class='a>b'>",
+        "</body>\n</html>\n",
+    ),
     ("<HTML><BODY>{region}", "</BODY></HTML>"),
     ("<div>{region}", "</div>"),
     ("{region}<body data-x=\"{{{{ '>' }}}}\">", "</body >{region}"),
@@ -313,5 +322,5 @@ def sources(page: st.SearchStrategy[str], *, with_text: bool = True) -> st.Searc
         preheader=st.none() | plain_texts,
         track_opens=st.booleans(),
         track_clicks=st.booleans(),
-        postal_address=st.none() | st.just('Acme & Söhne <GmbH>, 1 "Main" St, Köln'),
+        postal_address=st.none() | st.just('Acme & Söhne <GmbH>, 1 "Main" St, {{ city }} {% {{{ Köln {'),
     )

@@ -94,8 +94,6 @@ async def save_draft(request: Request, draft: CampaignDraft, params: dict[str, s
     ctx, account = request.app.ctx, request.ctx.account
     try:
         async with transaction(ctx.pool, account.id) as conn:
-            if draft.list_id is not None:
-                await contacts.require_list(conn, account.id, draft.list_id)
             campaign = await service.create(conn, account, draft, ctx.settings)
             return campaign, await service.audience_count(conn, account, campaign)
     except TemplateInvalid as error:

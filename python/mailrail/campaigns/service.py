@@ -31,7 +31,9 @@ BUILT_IN_VARIABLES = frozenset(("firstName", "lastName", "name", "email", "unsub
 
 
 async def create(conn: Connection, account: Account, draft: CampaignDraft, settings: Settings) -> Campaign:
-    """Stores a draft. Raises TemplateInvalid, and SenderNotVerified for a sender that may not be used."""
+    """Stores a draft. Raises TemplateInvalid, ListNotFound, and SenderNotVerified for a sender that may not be used."""
+    if draft.list_id is not None:
+        await contacts.require_list(conn, account.id, draft.list_id)
     if draft.from_email is not None:
         await domains.require_verified_sender(conn, account.id, draft.from_email)
     frozen = _freeze(draft, account, settings)

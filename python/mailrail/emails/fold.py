@@ -180,6 +180,9 @@ async def fold_next(conn: Connection) -> ShardFold | None:
         return None
     stream_id, shard, account_id, hold_id = due["stream_id"], due["shard"], due["account_id"], due["hold_id"]
     span = (due["first_seq"], due["last_seq"])
+    # Every input below is one shard's few thousand rows. Partitions of this week have no statistics yet, and a planner
+    # that believes in one row would join them row by row, each against all.
+    await conn.execute("SET LOCAL enable_nestloop = off")
     await conn.execute(_REWRITE_STATES, stream_id, shard, *span, account_id, EXPIRY)
     settled = await conn.fetch(_SETTLE, stream_id, account_id, *span, hold_id, due["bounce_grace"])
     open_count = await conn.fetchval(

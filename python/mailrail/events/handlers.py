@@ -15,26 +15,26 @@ from mailrail.events import store
 log = logging.getLogger(__name__)
 
 APPLY_BATCH = 5000
+WORTHWHILE_BATCH = 1000
 IDLE_S = 0.2
 DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 async def apply_once(conn: Connection, codec: Codec) -> bool:
-    """Applies one batch in one transaction; False when nothing waited."""
+    """Applies one batch in one transaction; False when so few waited that it is worth gathering more first."""
     async with conn.transaction():
-        rows = await store.take_notifications(conn, APPLY_BATCH)
-        if rows is None:
-            return False
-        parsed = await asyncio.to_thread(parse_events, codec, rows)
         await store.prepare_staging(conn)
-        await store.stage(conn, parsed.events, parsed.parked)
-        await store.insert_events(conn)
-        await store.suppress_addresses(conn)
-        await store.mark_folds_due(conn)
-        if parsed.parked_count:
-            log.warning("applier: parked %d notifications", parsed.parked_count)
-            await store.park_notifications(conn)
-    return True
+        taken = await store.take_notifications(conn, APPLY_BATCH)
+        if taken:
+            parsed = await asyncio.to_thread(parse_events, codec, await store.read_taken(conn))
+            await store.stage(conn, parsed.events, parsed.parked)
+            await store.insert_events(conn)
+            await store.suppress_addresses(conn)
+            await store.mark_folds_due(conn)
+            if parsed.parked_count:
+                log.warning("applier: parked %d notifications", parsed.parked_count)
+                await store.park_notifications(conn)
+    return taken >= WORTHWHILE_BATCH
 
 
 async def fold_once(conn: Connection) -> bool:

@@ -28,34 +28,49 @@ async def insert_notifications(
     return int(status.rpartition(" ")[2])
 
 
-async def take_notifications(conn: Connection, most: int) -> bytes | None:
-    """Takes up to `most` queued notifications as binary COPY rows (id, body); None when the queue is empty.
-
-    They leave the queue with the caller's transaction: a crash before its commit puts them back.
-    """
-    rows = io.BytesIO()
-    status = await conn.copy_from_query(
-        f"""DELETE FROM notification_queue q
-            USING (SELECT ctid FROM notification_queue LIMIT {most} FOR UPDATE SKIP LOCKED) t, notifications n
-            WHERE q.ctid = t.ctid AND n.day = q.day AND n.message_id = q.message_id RETURNING n.id, n.body""",
-        output=rows,
-        format="binary",
-    )
-    return rows.getvalue() if status != "COPY 0" else None
-
-
-# Session tables: filled by one COPY each, read set-wise, gone with the transaction.
+# Session tables: each filled by one statement, read set-wise, emptied with the transaction.
 _STAGING = """
+CREATE TEMP TABLE IF NOT EXISTS taken (day date, message_id text) ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS incoming (
   notification_id bigint, stream_id bigint, seq integer, attempt smallint, kind smallint, dedupe bigint,
   at timestamptz, address text, ses_message_id text, detail text) ON COMMIT DELETE ROWS;
-CREATE TEMP TABLE IF NOT EXISTS unreadable (notification_id bigint, reason text) ON COMMIT DELETE ROWS
+CREATE TEMP TABLE IF NOT EXISTS unreadable (notification_id bigint, reason text) ON COMMIT DELETE ROWS;
+-- Every join here goes from a few staged rows into a large indexed table; without statistics on either, the planner
+-- would rather read the large one whole.
+SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off
 """
 
 
 async def prepare_staging(conn: Connection) -> None:
-    """Makes this session's staging tables."""
+    """Makes this session's staging tables, and sets how the caller's transaction joins them."""
     await conn.execute(_STAGING)
+
+
+async def take_notifications(conn: Connection, most: int) -> int:
+    """Takes up to `most` notifications off the queue into table taken; returns how many.
+
+    They leave the queue with the caller's transaction: a crash before its commit puts them back.
+    """
+    status = await conn.execute(
+        """WITH gone AS (
+             DELETE FROM notification_queue
+             WHERE ctid = ANY (ARRAY(SELECT ctid FROM notification_queue LIMIT $1 FOR UPDATE SKIP LOCKED))
+             RETURNING day, message_id
+           )
+           INSERT INTO taken SELECT day, message_id FROM gone""",
+        most,
+    )
+    return int(status.rpartition(" ")[2])
+
+
+async def read_taken(conn: Connection) -> bytes:
+    """The taken notifications as binary COPY rows (id, body)."""
+    rows = io.BytesIO()
+    await conn.copy_from_query(
+        "SELECT n.id, n.body FROM taken t JOIN notifications n USING (day, message_id)", output=rows, format="binary"
+    )
+    return rows.getvalue()
 
 
 async def stage(conn: Connection, events: bytes, parked: bytes) -> None:

@@ -20,9 +20,11 @@ class Listener:
         self.task = asyncio.create_task(bus.subscribe(ShardsReadyV1.topic, self.heard.put_nowait))
 
     async def next(self) -> Any:
+        """The next message, or None where the subscriber was told to look for work."""
         return await asyncio.wait_for(self.heard.get(), 5)
 
     async def stop(self) -> None:
+        """Stops listening."""
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
