@@ -117,7 +117,7 @@ async def serve(settings: Settings, roles: list[str], ready: Callable[[], None])
         max_size=2 * settings.shards_at_once + len(roles) + 2,
         hot=True,
     )
-    worker = _assemble(settings, pool)
+    worker = assemble(settings, pool)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -142,7 +142,8 @@ async def serve(settings: Settings, roles: list[str], ready: Callable[[], None])
             raise result
 
 
-def _assemble(settings: Settings, pool: Pool) -> Worker:
+def assemble(settings: Settings, pool: Pool) -> Worker:
+    """What the roles share, from the settings."""
     codec = Codec(settings.secret_key.encode())
     ca_pem = Path(settings.ses_ca_file).read_text() if settings.ses_ca_file else None
     sender = Sender(

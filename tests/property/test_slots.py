@@ -24,7 +24,15 @@ from tests.oracle.content import Contact, Source, freeze
 from tests.oracle.tokens import Tokens
 from tests.support import rows
 from tests.support.campaign import SECRET, STREAM_ID, make_sender
-from tests.support.mail_strategies import contacts, inflate, large_sizes_bytes, pages, sources, spread_pages
+from tests.support.mail_strategies import (
+    contacts,
+    inflate,
+    large_sizes_bytes,
+    pages,
+    sources,
+    spread_pages,
+    uncontrolled_pages,
+)
 from tests.support.simulator import RunningSimulator, simulating
 
 STREAM = Stream(STREAM_ID, from_name="Sarah at Acme", reply_to=["help@acme.example"])
@@ -91,7 +99,7 @@ def test_a_large_preview_is_the_oracles(source: Source, size_bytes: int, contact
     check_preview(inflate(source, size_bytes), contact)
 
 
-@given(sources(pages, with_text=False), contacts())
+@given(sources(uncontrolled_pages, with_text=False), contacts())
 def test_a_text_made_from_html_has_the_oracles_words(source: Source, contact: Contact) -> None:
     check_preview(source, contact)
 
@@ -193,7 +201,7 @@ def test_what_is_assembled_of_large_mails_is_the_oracles(
     check_sent(wire, inflate(source, size_bytes), people, "slots")
 
 
-@given(source=sources(pages, with_text=False), people=people)
+@given(source=sources(uncontrolled_pages, with_text=False), people=people)
 def test_what_is_assembled_of_made_texts_is_the_oracles(wire: Wire, source: Source, people: list[Contact]) -> None:
     check_sent(wire, source, people, "slots")
 
@@ -225,3 +233,10 @@ def test_a_plain_newsletter_travels_in_slots(wire: Wire) -> None:
 def test_one_by_one_gives_the_same(wire: Wire) -> None:
     report = check_sent(wire, NEWSLETTER, crowd(7, vip=False), "simple")
     assert (report.slots_recipients, report.simple_recipients, report.calls) == (0, 7, 7)
+
+
+def test_a_recipient_whose_template_fails_fails_alone(wire: Wire) -> None:
+    source = dataclasses.replace(NEWSLETTER, text="{{ score|round(1) }}")
+    lucky, unlucky = crowd(6, score=2.25), crowd(3)
+    report = check_sent(wire, source, [*lucky[:3], *unlucky, *lucky[3:]], "slots")
+    assert report.counts == {ACCEPTED: 6, FAILED: 3}

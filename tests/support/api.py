@@ -116,9 +116,9 @@ class Tenant:
 
 
 @asynccontextmanager
-async def running_api(settings: Settings, operator: Pool) -> AsyncIterator[Api]:
-    """The API on a port of its own."""
-    listener = listen("127.0.0.1", 0)
+async def running_api(settings: Settings, operator: Pool, port: int = 0) -> AsyncIterator[Api]:
+    """The API on `port`, or on a free one."""
+    listener = listen("127.0.0.1", port)
     app = create_app(settings)
     base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with running(app, listener), aiohttp.ClientSession() as session:

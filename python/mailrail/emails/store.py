@@ -4,11 +4,14 @@ Numbers go into COPY statements as text because COPY takes no parameters; they a
 """
 
 import io
+import random
 from collections.abc import Mapping
 
 from mailrail.db.pool import Connection
 from mailrail.emails.model import RETRYABLE, LeasedShard, Outcome, Round
 
+RETRY_PAUSE_S = 0.5
+RETRY_PAUSE_MAX_S = 30.0
 RESULT_COLUMNS = ("stream_id", "seq", "attempt", "outcome", "ses_message_id", "error", "account_id")
 
 # Tenants with fewer shards under way come first, so that a large campaign never starves a small one.
@@ -167,12 +170,13 @@ async def add_progress(conn: Connection, lease: LeasedShard, counts: Mapping[int
 
 async def permit_retries(conn: Connection, lease: LeasedShard, claimed: Round) -> None:
     """Lets those of the round that were surely not accepted try again: unwritten ones at once, the others after a
-    jittered pause that doubles up to a minute.
+    pause that doubles up to half a minute. The jitter is the round's, so that its recipients stay together in calls.
     """
+    pause_s = min(RETRY_PAUSE_MAX_S, RETRY_PAUSE_S * 2 ** (claimed.attempt - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
     await conn.execute(
         """INSERT INTO permits (stream_id, seq, attempt, account_id, shard, due_at)
-           SELECT r.stream_id, r.seq, r.attempt + 1, $4, $2, clock_timestamp() + CASE r.outcome WHEN $6 THEN interval '0'
-             ELSE least(interval '60 seconds', interval '0.5 seconds' * 2 ^ least(r.attempt, 7)) * (0.5 + random()) END
+           SELECT r.stream_id, r.seq, r.attempt + 1, $4, $2,
+             now() + CASE r.outcome WHEN $6 THEN interval '0' ELSE make_interval(secs => $10) END
            FROM results r
            WHERE r.stream_id = $1 AND r.attempt = $3 AND r.outcome = ANY($5::smallint[])
              AND (r.seq BETWEEN $7 AND $8 OR r.seq = ANY($9::integer[]))
@@ -186,6 +190,7 @@ async def permit_retries(conn: Connection, lease: LeasedShard, claimed: Round) -
         claimed.first_seq,
         claimed.last_seq,
         claimed.seqs,
+        pause_s,
     )
 
 

@@ -14,8 +14,8 @@ from mailrail.events import store
 
 log = logging.getLogger(__name__)
 
-APPLY_BATCH = 5000
-WORTHWHILE_BATCH = 1000
+APPLY_BATCH = 2000
+WORTHWHILE_BATCH = 500
 IDLE_S = 0.2
 DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 

@@ -1,0 +1,132 @@
+"""A whole installation in one process and a simulator beside it: API, all worker roles, real sockets in between."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mailrail.config import SIMULATOR_TOPIC_ARN, Settings
+from mailrail.db.pool import open_pool
+from mailrail.wallet import service as wallet
+from mailrail.worker import ROLES, Worker, assemble
+from tests.support.api import Api, Tenant, running_api
+from tests.support.postgres import Database
+from tests.support.simulator import RunningSimulator, simulating
+
+SETTLE_TIMEOUT_S = 40
+ROUND_SIZE = 60
+SHARD_SIZE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Everything that runs."""
+
+    settings: Settings
+    api: Api
+    simulator: RunningSimulator
+    worker: Worker
+
+    async def set_faults(self, **menu: Any) -> None:
+        """Replaces the simulator's faults."""
+        url = f"http://127.0.0.1:{self.simulator.port}/_simulator/faults"
+        async with self.api.session.put(url, data=orjson.dumps(menu)) as answer:
+            assert answer.status == 200, await answer.text()
+
+    async def add_sender(self, recipients: int) -> Tenant:
+        """A tenant with a verified domain and as many contacts."""
+        tenant = await self.api.add_tenant(funds_micros=300 * recipients)
+        await tenant.verify_domain()
+        async with self.api.operator.acquire() as conn:
+            await conn.execute(
+                """INSERT INTO contacts (account_id, email, first_name)
+                   SELECT $1, 'p' || n || '@example.net', 'Person ' || n FROM generate_series(1, $2::integer) n""",
+                tenant.account_id,
+                recipients,
+            )
+        return tenant
+
+    async def send_campaign(self, tenant: Tenant) -> str:
+        """Starts a campaign to all contacts; its public id."""
+        made = await tenant.post(
+            "/v1/mail/campaigns",
+            {
+                "name": "News",
+                "subject": "Hi {{ firstName }}",
+                "from": {"name": "Acme", "email": "news@acme.com"},
+                "audience": {},
+                "content": {"html": "<p>Hi {{ firstName }}</p>"},
+            },
+        )
+        assert made.status == 201, made.body
+        sent = await tenant.post(f"/v1/mail/campaigns/{made.body['id']}/send")
+        assert sent.status == 200, sent.body
+        return str(made.body["id"])
+
+    async def wait_for(self, tenant: Tenant, campaign_id: str, status: str) -> dict[str, Any]:
+        """The campaign's answer once it has the status."""
+        async with asyncio.timeout(SETTLE_TIMEOUT_S):
+            while True:
+                shown: dict[str, Any] = (await tenant.get(f"/api/v1/campaigns/{campaign_id}")).body
+                if shown["status"] == status:
+                    return shown
+                await asyncio.sleep(0.1)
+
+    async def audit(self) -> list[str]:
+        """What is wrong with the ledger."""
+        async with self.api.operator.acquire() as conn:
+            return await wallet.audit(conn)
+
+    def accepted_twice(self) -> int:
+        """Recipients whom the simulator accepted more than once."""
+        return int(self.simulator.get("duplicates")["count"])
+
+
+@asynccontextmanager
+async def installed(database: Database, folder: Path, **simulator_options: Any) -> AsyncIterator[Installation]:
+    """An installation for the length of a block."""
+    api_port, simulator_port = free_port(), free_port()
+    with simulating(
+        folder,
+        port=simulator_port,
+        events_url=f"http://127.0.0.1:{api_port}/events/sns",
+        topic_arn=SIMULATOR_TOPIC_ARN,
+        **simulator_options,
+    ) as simulator:
+        settings = database.settings(
+            ses_endpoint=simulator.endpoint,
+            ses_ca_file=str(folder / "ca.pem"),
+            sns_topics=(SIMULATOR_TOPIC_ARN,),
+            sns_cert_hosts=(f"127.0.0.1:{simulator_port}",),
+            sns_ca_file=str(folder / "ca.pem"),
+            bounce_grace_s=0.0,
+            round_size=ROUND_SIZE,
+            shard_size=SHARD_SIZE,
+        )
+        pool = await open_pool(settings.worker_database_url, application_name="tests worker", hot=True, max_size=16)
+        async with running_api(settings, pool, api_port) as api:
+            worker = assemble(settings, pool)
+            roles = [asyncio.create_task(role(worker)) for role in ROLES.values()]
+            try:
+                yield Installation(settings, api, simulator, worker)
+            finally:
+                worker.send_loop.stop()
+                await asyncio.wait(roles, timeout=2)
+                for role in roles:
+                    role.cancel()
+                await asyncio.gather(*roles, return_exceptions=True)
+                await worker.bus.close()
+        await pool.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
