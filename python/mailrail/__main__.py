@@ -15,7 +15,6 @@ from mailrail import __version__, config
 from mailrail.config import Settings
 from mailrail.errors import ConfigError, MailrailError
 
-STATUS_FAILED = 1
 STATUS_REFUSED = 2
 STATUS_INTERRUPTED = 130
 

@@ -7,9 +7,8 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
-import asyncpg
 from sanic import Sanic
 from sanic.application.state import ApplicationServerInfo
 from sanic.config import Config
@@ -22,10 +21,10 @@ from mailrail.campaigns import routes as campaigns
 from mailrail.config import Settings
 from mailrail.contacts import routes as contacts
 from mailrail.db.migrate import check_database
-from mailrail.db.pool import Pool, open_pool
+from mailrail.db.pool import DATABASE_ERRORS, close_pool, open_pool
 from mailrail.domains import routes as domains
 from mailrail.errors import StartError
-from mailrail.events.routes import take_notification
+from mailrail.events import routes as events
 from mailrail.events.service import Intake
 from mailrail.ids import Ids
 from mailrail.mail_v1 import campaigns as mail_campaigns
@@ -88,7 +87,7 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("GET HEAD", "/u/<token>", PUBLIC, tracking.show_unsubscribe),
         Route("POST", "/u/<token>", PUBLIC, tracking.unsubscribe),
         # Amazon SNS, whose signature is its key.
-        Route("POST", "/events/sns", PUBLIC, cast("Handler", take_notification)),
+        Route("POST", "/events/sns", PUBLIC, events.take_notification),
         # Operators.
         Route("GET HEAD", "/healthz", PUBLIC, health),
         Route("GET HEAD", "/readyz", PUBLIC, readiness),
@@ -145,7 +144,7 @@ def register_resources(app: App, tracking: Tracking) -> None:
     async def open_all(app: App) -> None:
         ctx = app.ctx
         ctx.pool = await open_pool(ctx.settings.api_database_url, application_name="mailrail api", max_size=POOL_MAX)
-        opened.push_async_callback(close_pool, ctx.pool)
+        opened.push_async_callback(close_pool, ctx.pool, DRAIN_TIMEOUT_S)
         async with ctx.pool.acquire() as conn:
             await check_database(conn, ctx.settings.secret_key)
         tracking.start(ctx.pool)
@@ -159,12 +158,6 @@ def register_resources(app: App, tracking: Tracking) -> None:
 
     app.register_listener(open_all, "before_server_start")
     app.register_listener(close_all, "after_server_stop")
-
-
-async def close_pool(pool: Pool) -> None:
-    """Waits for connections in use, but not for ever."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(pool.close(), DRAIN_TIMEOUT_S)
 
 
 async def name_request(request: Request, response: BaseHTTPResponse) -> None:
@@ -188,7 +181,7 @@ async def readiness(request: Request) -> HTTPResponse:
     try:
         async with asyncio.timeout(READY_TIMEOUT_S), ctx.pool.acquire() as conn:
             await conn.execute("SELECT 1")
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except DATABASE_ERRORS:
         return answer({"status": "no database"}, 503)
     return answer({"status": "ready"})
 

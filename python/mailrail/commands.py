@@ -15,8 +15,9 @@ from mailrail.db import migrate
 from mailrail.db.pool import Connection, connect
 from mailrail.errors import ConfigError
 from mailrail.ids import Ids, Kind
-from mailrail.up.summary import MICROS_PER_USD, dollars
+from mailrail.up.summary import dollars
 from mailrail.wallet import service as wallet
+from mailrail.wallet.model import MICROS_PER_USD
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,12 @@
 """Composition root of the workers: the roles, what each runs, and how a worker comes up and goes down."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncpg
 import orjson
 
 from mailrail._core import Codec, Sender
@@ -17,7 +15,8 @@ from mailrail.bus.messages import ShardsReadyV1
 from mailrail.bus.postgres import PostgresBus
 from mailrail.campaigns.handlers import SendLoop
 from mailrail.config import Settings
-from mailrail.db.pool import Pool, open_pool
+from mailrail.db import partitions
+from mailrail.db.pool import DATABASE_ERRORS, Pool, close_pool, open_pool
 from mailrail.emails import store as emails
 from mailrail.events import handlers as events
 from mailrail.ses import control
@@ -29,6 +28,7 @@ SWEEP_INTERVAL_S = 2.0
 PARTITIONS_INTERVAL_S = 3600.0
 CONNECTIONS_MAX = 16
 CALL_TIMEOUT_MS = 10_000
+POOL_CLOSE_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,10 @@ async def sweep(worker: Worker) -> None:
             async with worker.pool.acquire() as conn:
                 await emails.expire_leases(conn)
                 if since_partitions_s >= PARTITIONS_INTERVAL_S:
-                    await conn.execute("SELECT make_partitions()")
-                    await conn.execute("SELECT drop_old_notifications()")
+                    await partitions.make_partitions(conn)
+                    await partitions.drop_old_notifications(conn)
                     since_partitions_s = 0.0
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except DATABASE_ERRORS as error:
             log.warning("sweep: the database failed (%s)", type(error).__name__)
         await asyncio.sleep(SWEEP_INTERVAL_S)
         since_partitions_s += SWEEP_INTERVAL_S
@@ -103,7 +103,10 @@ async def follow_quota(worker: Worker) -> None:
         try:
             if rate is None:
                 rate = (await control.get_account(worker.settings)).max_send_rate
-            worker.sender.set_rate(rate)
+            if rate > 0:
+                worker.sender.set_rate(rate)
+            else:
+                log.warning("quota: SES grants this account no sending rate")
         except control.ControlError as error:
             log.warning("quota: SES does not answer (%s)", error)
         await asyncio.sleep(QUOTA_POLL_S)
@@ -135,8 +138,7 @@ async def serve(settings: Settings, roles: list[str], ready: Callable[[], None])
             task.cancel()
         results = await asyncio.gather(*tasks.values(), return_exceptions=True)
         await worker.bus.close()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(pool.close(), 5)
+        await close_pool(pool, POOL_CLOSE_TIMEOUT_S)
     for result in results:
         if isinstance(result, Exception):
             raise result

@@ -1,4 +1,4 @@
-"""A text part from an HTML source, word by word.
+"""A text part from an HTML source, letter by letter.
 
 Where lines break is not modelled: templates that put blocks around markup leave that open. Words, their order, the
 addresses behind links and every template tag are.
@@ -136,5 +136,6 @@ def _without_control(tag: str) -> str:
 
 
 def printed(text: str) -> str:
-    """Braces that a decoded reference put together must not become a template tag."""
-    return text.replace("{{", "{{ '{{' }}").replace("{%", "{{ '{%' }}")
+    """Braces that come together with each other, or with what follows, must not become a template tag."""
+    text = text.replace("{{", "{{ '{{' }}").replace("{%", "{{ '{%' }}")
+    return text[:-1] + "{{ '{' }}" if text.endswith("{") else text

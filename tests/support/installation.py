@@ -111,15 +111,15 @@ async def installed(database: Database, folder: Path, **simulator_options: Any) 
         pool = await open_pool(settings.worker_database_url, application_name="tests worker", hot=True, max_size=16)
         async with running_api(settings, pool, api_port) as api:
             worker = assemble(settings, pool)
-            roles = [asyncio.create_task(role(worker)) for role in ROLES.values()]
+            roles = {name: asyncio.create_task(role(worker)) for name, role in ROLES.items()}
             try:
                 yield Installation(settings, api, simulator, worker)
             finally:
                 worker.send_loop.stop()
-                await asyncio.wait(roles, timeout=2)
-                for role in roles:
+                await asyncio.wait([roles["send"]], timeout=10)
+                for role in roles.values():
                     role.cancel()
-                await asyncio.gather(*roles, return_exceptions=True)
+                await asyncio.gather(*roles.values(), return_exceptions=True)
                 await worker.bus.close()
         await pool.close()
 

@@ -40,7 +40,7 @@ async def make_stream(
 ) -> TestStream:
     """A started campaign whose audience is `recipients` new contacts."""
     stream_id: int = await conn.fetchval(
-        "SELECT ((week_of(now()) * 8) << 32) | (1 + (SELECT count(*) FROM streams))::bigint"
+        "SELECT ((week_of(now()) * 8) << 32) | (1000000 + (SELECT count(*) FROM streams))::bigint"
     )
     hold = await wallet.hold(conn, account_id, stream_id, 300, recipients)
     campaign_id = await conn.fetchval(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mailrail.accounts.model import Account, AccountNotFound, ApiKey, KeyNotFound, KeyRecord, Plan, UnknownPolicy
-from mailrail.db.pool import Connection
+from mailrail.db.pool import Connection, fetch_one
 
 _ACCOUNT_COLUMNS = """id, name, plan, price_micros, sender_name, sender_email, postal_address, track_opens, track_clicks,
 unknown_policy, created_at"""
@@ -20,7 +20,8 @@ async def insert_account(
     conn: Connection, name: str, plan: str, price_micros: int, sender_name: str | None, sender_email: str | None
 ) -> Account:
     """A new tenant. The API's role may not do this."""
-    row = await conn.fetchrow(
+    row = await fetch_one(
+        conn,
         f"""INSERT INTO accounts (name, plan, price_micros, sender_name, sender_email) VALUES ($1, $2, $3, $4, $5)
             RETURNING {_ACCOUNT_COLUMNS}""",
         name,
@@ -63,7 +64,8 @@ async def insert_key(
     conn: Connection, account_id: int, name: str, prefix: str, key_hash: bytes, scopes: Sequence[str]
 ) -> ApiKey:
     """A new key of the account."""
-    row = await conn.fetchrow(
+    row = await fetch_one(
+        conn,
         f"""INSERT INTO api_keys (account_id, name, prefix, hash, scopes) VALUES ($1, $2, $3, $4, $5)
             RETURNING {_KEY_COLUMNS}""",
         account_id,
@@ -72,7 +74,6 @@ async def insert_key(
         key_hash,
         list(scopes),
     )
-    assert row is not None
     return ApiKey(**row)
 
 

@@ -3,11 +3,9 @@
 import asyncio
 import logging
 
-import asyncpg
-
 from mailrail.bus.messages import Message
 from mailrail.bus.postgres import PostgresBus
-from mailrail.db.pool import Connection, Pool
+from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +41,7 @@ async def relay(pool: Pool, bus: PostgresBus) -> None:
     while True:
         try:
             moved = await relay_once(pool, bus)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except DATABASE_ERRORS as error:
             log.warning("relay: %s", type(error).__name__)
             moved = 0
         if moved < RELAY_BATCH:

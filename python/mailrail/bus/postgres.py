@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import orjson
 
+from mailrail.db.pool import DATABASE_ERRORS
 from mailrail.errors import MailrailError
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class PostgresBus:
                 await conn.add_listener(_channel(topic), lambda *call: _deliver(handler, call[3]))
                 handler(None)
                 await closed.wait()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except DATABASE_ERRORS as error:
                 log.warning("bus: listening broke (%s)", type(error).__name__)
             finally:
                 conn.terminate()

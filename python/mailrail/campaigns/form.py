@@ -1,6 +1,7 @@
 """A campaign as users write it, in parts that both dialects share."""
 
 from mailrail.campaigns.model import TemplateInvalid
+from mailrail.contacts.model import ListNotFound
 from mailrail.ids import Ids, Kind
 from mailrail.web.fields import Fields
 
@@ -32,7 +33,8 @@ def read_audience(fields: Fields, ids: Ids) -> tuple[int | None, list[str]]:
     return (None if list_id is None else ids.find(Kind.LIST, list_id)), tags
 
 
-def blame_field(error: TemplateInvalid, params: dict[str, str]) -> TemplateInvalid:
-    """The error with the dialect's name for the template that is to blame."""
-    error.param = params.get(error.part, error.part)
+def blame_field(error: TemplateInvalid | ListNotFound, params: dict[str, str]) -> TemplateInvalid | ListNotFound:
+    """The error with the dialect's name for the field that is to blame."""
+    field = error.part if isinstance(error, TemplateInvalid) else "listId"
+    error.param = params.get(field, field)
     return error

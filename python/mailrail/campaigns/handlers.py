@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 import asyncpg
 
-from mailrail._core import Codec, Lease, Plan, Report, Sender
+from mailrail._core import Codec, CoreError, Lease, Plan, Report, Sender
 from mailrail.campaigns import store
 from mailrail.config import Settings
 from mailrail.db.pool import Connection, Pool
@@ -66,7 +66,7 @@ class SendLoop:
                 async with self._pool.acquire() as conn:
                     lease = await self._take_shard(conn)
                 if lease is not None:
-                    await self._send_shard(*lease)
+                    await self._send_or_pause(*lease)
                     continue
             except DATABASE_ERRORS as error:
                 log.warning("send loop: the database failed (%s)", type(error).__name__)
@@ -81,6 +81,16 @@ class SendLoop:
             return None
         await store.mark_sending(conn, shard.stream_id)
         return shard, Lease(self._deadline_ns(asked_ns))
+
+    async def _send_or_pause(self, shard: LeasedShard, lease: Lease) -> None:
+        """A campaign that the core cannot work with stops itself, not the worker and everybody else's mail."""
+        try:
+            await self._send_shard(shard, lease)
+        except CoreError as error:
+            log.error("send loop: stream %d is paused (%s)", shard.stream_id, error)
+            async with self._pool.acquire() as conn, conn.transaction():
+                await store.pause_campaign(conn, shard.stream_id, f"The send core cannot send this campaign: {error}")
+            await self._release(shard)
 
     async def _send_shard(self, shard: LeasedShard, lease: Lease) -> None:
         plan, list_id = await self._plan(shard.stream_id)

@@ -10,6 +10,7 @@ from mailrail.campaigns import form, service
 from mailrail.campaigns.model import Campaign, CampaignDraft, Launch, TemplateInvalid
 from mailrail.config import Settings
 from mailrail.contacts import service as contacts
+from mailrail.contacts.model import ListNotFound
 from mailrail.db.pool import transaction
 from mailrail.domains import service as domains
 from mailrail.ids import Ids, Kind
@@ -90,13 +91,13 @@ async def stats(request: Request) -> HTTPResponse:
 
 
 async def save_draft(request: Request, draft: CampaignDraft, params: dict[str, str]) -> tuple[Campaign, int]:
-    """Stores the draft and counts whom it would reach. `params` names the templates as the dialect does."""
+    """Stores the draft and counts whom it would reach. `params` has the names of fields that differ in the dialect."""
     ctx, account = request.app.ctx, request.ctx.account
     try:
         async with transaction(ctx.pool, account.id) as conn:
             campaign = await service.create(conn, account, draft, ctx.settings)
             return campaign, await service.audience_count(conn, account, campaign)
-    except TemplateInvalid as error:
+    except (TemplateInvalid, ListNotFound) as error:
         raise form.blame_field(error, params) from error
 
 

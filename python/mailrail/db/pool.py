@@ -1,7 +1,8 @@
 """Connections to PostgreSQL: pools per role, the JSON codec, and the transaction that names its tenant."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,6 +17,8 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 CONNECT_TIMEOUT_S = 10
 JSONB_VERSION = b"\x01"
+# What a statement raises when the database is at fault, or away. asyncpg's InterfaceError is none of its PostgresErrors.
+DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 async def open_pool(
@@ -41,8 +44,14 @@ async def open_pool(
             command_timeout=command_timeout_s,
             server_settings=server_settings(application_name, hot),
         )
-    except CONNECT_ERRORS as error:
+    except DATABASE_ERRORS as error:
         raise unreachable(url, error) from error
+
+
+async def close_pool(pool: Pool, timeout_s: float) -> None:
+    """Waits for connections in use, but not for ever."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(pool.close(), timeout_s)
 
 
 async def connect(url: str, *, application_name: str, hot: bool = False) -> "asyncpg.Connection[asyncpg.Record]":
@@ -51,7 +60,7 @@ async def connect(url: str, *, application_name: str, hot: bool = False) -> "asy
         connection = await asyncpg.connect(
             url, timeout=CONNECT_TIMEOUT_S, server_settings=server_settings(application_name, hot)
         )
-    except CONNECT_ERRORS as error:
+    except DATABASE_ERRORS as error:
         raise unreachable(url, error) from error
     await set_codecs(connection)
     return connection
@@ -91,9 +100,6 @@ def encode_jsonb(value: Any) -> bytes:
 def decode_jsonb(data: bytes) -> Any:
     """The inverse of `encode_jsonb`."""
     return orjson.loads(data[1:])
-
-
-CONNECT_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
 
 def unreachable(url: str, error: BaseException) -> DatabaseError:

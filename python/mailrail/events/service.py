@@ -10,14 +10,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
-import asyncpg
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from mailrail._core import Envelope, SnsVerifier
 from mailrail.config import Settings
-from mailrail.db.pool import Pool
+from mailrail.db.pool import DATABASE_ERRORS, Pool
 from mailrail.events import store
 from mailrail.events.model import IntakeUnavailable, NotificationRefused
 
@@ -138,7 +137,7 @@ class Intake:
                     # PostgreSQL's text cannot hold NUL; JSON has no use for one.
                     [envelope.message.decode(errors="replace").replace("\0", "") for envelope in envelopes],
                 )
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except DATABASE_ERRORS as error:
             log.warning("intake: %d notifications not stored (%s)", len(envelopes), type(error).__name__)
             failure = IntakeUnavailable()
         for _, done in notifications:

@@ -16,7 +16,7 @@ from mailrail.web.context import Request
 from mailrail.web.fields import Fields
 from mailrail.web.values import shown_time, shown_time_or_none, shown_usd
 
-PARAMS = {"html": "content.html", "text": "content.text"}
+PARAMS = {"html": "content.html", "text": "content.text", "listId": "audience.listId"}
 
 
 async def create(request: Request) -> HTTPResponse:

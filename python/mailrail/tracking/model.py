@@ -1,9 +1,9 @@
 """Facts of tracking."""
 
 from dataclasses import dataclass
-from enum import IntEnum
 from urllib.parse import quote, urlsplit
 
+from mailrail.emails.model import EventKind
 from mailrail.errors import MailrailError
 
 # A link's number is PostgreSQL's integer.
@@ -12,21 +12,13 @@ LINK_MAX = 2**31 - 1
 URL_CHARS = "!#$%&'()*+,/:;=?@[]~"
 
 
-class Act(IntEnum):
-    """What a reader did, as events.kind has it."""
-
-    OPEN = 9
-    CLICK = 10
-    UNSUBSCRIBE = 11
-
-
 @dataclass(frozen=True, slots=True)
 class Engagement:
-    """One act of a reader. Two with the same `dedupe` are one."""
+    """What a reader did with a mail. Two of a kind with the same `dedupe` are one."""
 
     stream_id: int
     seq: int
-    act: Act
+    kind: EventKind
     dedupe: int
     detail: str | None
 
@@ -58,17 +50,17 @@ class LinkNotFound(MailrailError):
 
 def opened(stream_id: int, seq: int, at_s: int) -> Engagement:
     """An open. Several within a second are one: a client fetches the picture as often as it likes."""
-    return Engagement(stream_id, seq, Act.OPEN, at_s, None)
+    return Engagement(stream_id, seq, EventKind.OPEN, at_s, None)
 
 
 def clicked(stream_id: int, seq: int, link: int, at_s: int) -> Engagement:
     """A click on link `link`. Several on the same link within a second are one."""
-    return Engagement(stream_id, seq, Act.CLICK, at_s << 31 | link, str(link))
+    return Engagement(stream_id, seq, EventKind.CLICK, at_s << 31 | link, str(link))
 
 
 def unsubscribed(subscription: Subscription) -> Engagement:
     """An unsubscription; a mail has one at the most."""
-    return Engagement(subscription.stream_id, subscription.seq, Act.UNSUBSCRIBE, 0, None)
+    return Engagement(subscription.stream_id, subscription.seq, EventKind.UNSUBSCRIBE, 0, None)
 
 
 def safe_location(url: str) -> str | None:

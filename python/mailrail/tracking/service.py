@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from mailrail.accounts import service as accounts
+from mailrail.accounts.model import AccountNotFound
 from mailrail.contacts import service as contacts
 from mailrail.db.pool import Pool, transaction
 from mailrail.tracking import store
@@ -126,12 +128,13 @@ class Links:
 async def sender(pool: Pool, subscription: Subscription) -> Sender | None:
     """Whose mail the token was in; None where that account is gone."""
     async with transaction(pool, subscription.account_id) as conn:
-        account = await store.account_name(conn, subscription.account_id)
-        if account is None:
+        try:
+            account = await accounts.get(conn, subscription.account_id)
+        except AccountNotFound:
             return None
         if subscription.list_id is None:
-            return Sender(account, None)
-        return Sender(account, await contacts.list_name(conn, subscription.account_id, subscription.list_id))
+            return Sender(account.name, None)
+        return Sender(account.name, await contacts.list_name(conn, account.id, subscription.list_id))
 
 
 async def unsubscribe(pool: Pool, subscription: Subscription, *, everything: bool) -> None:

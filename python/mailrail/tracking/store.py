@@ -18,14 +18,8 @@ async def record(conn: Connection, batch: Sequence[Engagement]) -> int:
         "SELECT record_engagement($1, $2, $3, $4, $5)",
         [item.stream_id for item in batch],
         [item.seq for item in batch],
-        [int(item.act) for item in batch],
+        [int(item.kind) for item in batch],
         [item.dedupe for item in batch],
         [item.detail for item in batch],
     )
     return recorded
-
-
-async def account_name(conn: Connection, account_id: int) -> str | None:
-    """The tenant's name, inside its transaction."""
-    name: str | None = await conn.fetchval("SELECT name FROM accounts WHERE id = $1", account_id)
-    return name

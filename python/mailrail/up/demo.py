@@ -18,7 +18,7 @@ from mailrail._core import Codec
 from mailrail.accounts import service as accounts
 from mailrail.accounts.model import Account, Plan
 from mailrail.config import Settings
-from mailrail.db.pool import Connection, connect
+from mailrail.db.pool import Connection, connect, fetch_one
 from mailrail.errors import StartError
 from mailrail.ids import Ids, Kind
 from mailrail.up import demo_contacts, summary
@@ -149,7 +149,8 @@ async def fund(stay: Stay, recipients: int) -> None:
 
 async def read_books(stay: Stay, campaign_id: str) -> Books:
     """The exact times and amounts of the campaign."""
-    row = await stay.connection.fetchrow(
+    row = await fetch_one(
+        stay.connection,
         """
         SELECT c.submitted_at, c.completed_at, coalesce(h.amount_micros, 0), coalesce(h.captured_micros, 0),
                coalesce(h.released_micros, 0), h.closed_at
@@ -159,7 +160,6 @@ async def read_books(stay: Stay, campaign_id: str) -> Books:
         stay.account.id,
         stay.ids.find(Kind.CAMPAIGN, campaign_id),
     )
-    assert row is not None
     return Books(*row)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mailrail.db.pool import Connection
+from mailrail.db.pool import Connection, fetch_one
 
 READER_HOST = "readers.example.org"
 BOUNCE_HOST = "simulator.amazonses.com"
@@ -65,7 +65,8 @@ async def fill_list(connection: Connection, account_id: int, list_id: int, recip
 
 async def read_stock(connection: Connection, account_id: int, host: str) -> Stock:
     """Count what earlier runs left."""
-    row = await connection.fetchrow(
+    row = await fetch_one(
+        connection,
         f"""
         SELECT count(*) AS ever, count(*) FILTER (WHERE {REACHABLE}) AS reachable
         FROM contacts AS c WHERE c.account_id = $1 AND c.email_folded LIKE '%@' || $2
@@ -73,7 +74,6 @@ async def read_stock(connection: Connection, account_id: int, host: str) -> Stoc
         account_id,
         host,
     )
-    assert row is not None
     return Stock(row["ever"], row["reachable"])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 
-MICROS_PER_USD = 1_000_000
+from mailrail.wallet.model import MICROS_PER_USD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

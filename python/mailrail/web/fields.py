@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mailrail.addresses import parse_address
+from mailrail.addresses import ADDRESS_MAX_CHARS, parse_address
 from mailrail.errors import MailrailError
 
 # C0, C1, DEL and the two Unicode line breaks: none of them belongs into a header, a name or a tag.
@@ -74,19 +74,10 @@ class Fields:
 
     def texts(self, name: str, max_items: int, max_chars: int) -> list[str] | None:
         """A list of one-line strings, doubles dropped."""
-        items = self._take(name, list, "a list of strings")
+        items = self._items(name, max_items)
         if items is None:
             return None
-        if len(items) > max_items:
-            self.error(name, "list_too_long", f"{self._name(name)} has at most {max_items} items.")
-            return []
-        return list(
-            dict.fromkeys(filter(None, (self._item(f"{name}[{i}]", item, max_chars) for i, item in enumerate(items))))
-        )
-
-    def boolean(self, name: str) -> bool | None:
-        """true or false."""
-        return self._take(name, bool, "true or false")
+        return distinct(self._item(f"{name}[{i}]", item, max_chars) for i, item in enumerate(items))
 
     def word(self, name: str, words: Collection[str]) -> str | None:
         """One of the words."""
@@ -109,10 +100,11 @@ class Fields:
         return self.address(name) or ""
 
     def addresses(self, name: str, max_items: int) -> list[str]:
-        """One address or a list of them."""
+        """One address or a list of them, normalised, doubles dropped."""
         if self.is_text(name):
             return [self.address(name) or ""]
-        return [self.parsed(name, parse_address, text) or "" for text in self.texts(name, max_items, 320) or []]
+        items = self._items(name, max_items) or []
+        return distinct(self._address_item(f"{name}[{i}]", item) for i, item in enumerate(items))
 
     def nested(self, name: str) -> "Fields":
         """A nested object; empty where it is not given."""
@@ -160,6 +152,17 @@ class Fields:
         self.error(name, "type_wrong", f"{self._name(name)} must be {wanted}.")
         return None
 
+    def _items(self, name: str, max_items: int) -> list[Any] | None:
+        items = self._take(name, list, "a list of strings")
+        if items is not None and len(items) > max_items:
+            self.error(name, "list_too_long", f"{self._name(name)} has at most {max_items} items.")
+            return []
+        return items
+
+    def _address_item(self, name: str, value: object) -> str:
+        text = self._item(name, value, ADDRESS_MAX_CHARS)
+        return (self.parsed(name, parse_address, text) or "") if text.strip() else ""
+
     def _item(self, name: str, value: object, max_chars: int) -> str:
         if not isinstance(value, str):
             self.error(name, "type_wrong", f"{self._name(name)} must be a string.")
@@ -181,3 +184,8 @@ class Fields:
 
     def _name(self, name: str) -> str:
         return self._path + name
+
+
+def distinct(texts: Iterable[str]) -> list[str]:
+    """In their order, doubles and empty ones dropped."""
+    return list(dict.fromkeys(filter(None, texts)))

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 
-MICROS_PER_USD = 1_000_000
+from mailrail.wallet.model import MICROS_PER_USD
+
 CENT = Decimal("0.01")
 
 

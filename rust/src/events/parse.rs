@@ -173,9 +173,7 @@ fn fact_of<'a>(notice: &mut Notice<'a>) -> std::result::Result<Fact<'a>, Parked>
     match kind.as_ref().map_or("", |text| &text.0) {
         "Send" => Ok(notice.mail.fact(EventKind::Send, None)),
         "Reject" => Ok(notice.mail.fact(EventKind::Reject, notice.reject.take().reason)),
-        "Rendering Failure" => {
-            Ok(notice.mail.fact(EventKind::RenderingFailure, notice.failure.take().error_message))
-        }
+        "Rendering Failure" => Ok(notice.mail.fact(EventKind::RenderingFailure, notice.failure.take().error_message)),
         "Delivery" => Ok(notice.delivery.take().fact()),
         "Bounce" => Ok(notice.bounce.take().fact()),
         "Complaint" => Ok(notice.complaint.take().fact()),
@@ -677,10 +675,7 @@ mod tests {
         });
         let row = one(&event("Delivery", "delivery", part));
         assert_eq!((row.kind, row.dedupe, row.at), (2, 0, Some(AT_PART)));
-        assert_eq!(
-            (row.address.as_deref(), row.detail.as_deref()),
-            (Some("bob@example.net"), Some("250 ok"))
-        );
+        assert_eq!((row.address.as_deref(), row.detail.as_deref()), (Some("bob@example.net"), Some("250 ok")));
     }
 
     fn bounce(bounce_type: &str, feedback_id: &str) -> Row {
@@ -780,7 +775,8 @@ mod tests {
     #[test]
     fn opens_and_clicks_are_told_apart_by_time_place_and_link() {
         let visit = |kind: &str, ip: &str, link: Value| {
-            let part = json!({"timestamp": PART_TIME, "ipAddress": ip, "userAgent": "x", "link": link, "linkTags": null});
+            let part =
+                json!({"timestamp": PART_TIME, "ipAddress": ip, "userAgent": "x", "link": link, "linkTags": null});
             one(&event(kind, &kind.to_lowercase(), part))
         };
         let open = visit("Open", "192.0.2.1", json!(null));
@@ -807,8 +803,7 @@ mod tests {
 
     #[test]
     fn without_a_tag_the_header_counts() {
-        let mut notice =
-            json!({"notificationType": "Delivery", "mail": mail(), "delivery": {"timestamp": PART_TIME}});
+        let mut notice = json!({"notificationType": "Delivery", "mail": mail(), "delivery": {"timestamp": PART_TIME}});
         let id = keys().encode_id("eml", STREAM as u64, 42, 0);
         notice["mail"]["tags"] = Value::Null;
         notice["mail"]["headers"] =
@@ -829,10 +824,7 @@ mod tests {
         assert_eq!(park(&|v| v["mail"]["tags"] = json!({})), "no tag and no header of ours");
         assert_eq!(park(&|v| v["mail"]["tags"] = json!({"mr": []})), "no tag and no header of ours");
         assert_eq!(park(&|v| v["mail"]["tags"] = json!({"mr": ["x"]})), "its tag is not one of ours");
-        assert_eq!(
-            park(&|v| v["mail"]["tags"]["mr"] = json!([keys().tag(-1, 1, 1)])),
-            "its tag is not one of ours"
-        );
+        assert_eq!(park(&|v| v["mail"]["tags"]["mr"] = json!([keys().tag(-1, 1, 1)])), "its tag is not one of ours");
         assert_eq!(
             park(&|v| v["mail"]["tags"]["mr"] = json!([keys().tag(STREAM, 0, 1)])),
             "its tag is not one of ours"
@@ -840,10 +832,7 @@ mod tests {
         assert_eq!(park(&|v| v["mail"] = json!({})), "no tag and no header of ours");
         assert_eq!(park(&|v| v["mail"] = json!("x")), "not the JSON of an SES event");
         assert_eq!(park(&|v| v["eventType"] = Value::Null), "no event type");
-        assert_eq!(
-            park(&|v| v["eventType"] = json!("Subscription")),
-            "not a type that we read: Subscription"
-        );
+        assert_eq!(park(&|v| v["eventType"] = json!("Subscription")), "not a type that we read: Subscription");
         let long = park(&|v| v["eventType"] = json!("é".repeat(1000)));
         assert_eq!(long.chars().count(), MAX_REASON_CHARS);
         let with_attempt = keys().encode_id("eml", STREAM as u64, 42, 1);
@@ -865,8 +854,7 @@ mod tests {
     #[test]
     fn doubled_keys_are_refused() {
         let tag = keys().tag(STREAM, 42, 3);
-        let body =
-            format!(r#"{{"eventType":"Send","eventType":"Send","mail":{{"tags":{{"mr":["{tag}"]}}}}}}"#);
+        let body = format!(r#"{{"eventType":"Send","eventType":"Send","mail":{{"tags":{{"mr":["{tag}"]}}}}}}"#);
         assert_eq!(reason(body.as_bytes()), "not the JSON of an SES event");
         let body = format!(r#"{{"eventType":"Send","mail":{{"tags":{{"mr":["x"],"mr":["{tag}"]}}}}}}"#);
         assert_eq!(reason(body.as_bytes()), "not the JSON of an SES event");
@@ -897,8 +885,7 @@ mod tests {
     #[test]
     #[ignore = "a stopwatch, not a check"]
     fn time_per_event() {
-        let mut notice =
-            event("Delivery", "delivery", json!({"timestamp": PART_TIME, "smtpResponse": "250 ok"}));
+        let mut notice = event("Delivery", "delivery", json!({"timestamp": PART_TIME, "smtpResponse": "250 ok"}));
         let headers: Vec<Value> =
             (0..15).map(|n| json!({"name": format!("X-{n}"), "value": "v \"q\" ".repeat(12)})).collect();
         notice["mail"]["headers"] = json!(headers);

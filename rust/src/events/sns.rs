@@ -177,8 +177,7 @@ impl SnsVerifier {
     }
 
     fn check_age(&self, fields: &Fields, now_s: i64) -> std::result::Result<(), Verdict> {
-        let sent =
-            unix_micros(fields.need("Timestamp")?).ok_or(Verdict::Refused("the timestamp is unreadable"))?;
+        let sent = unix_micros(fields.need("Timestamp")?).ok_or(Verdict::Refused("the timestamp is unreadable"))?;
         let age_us = now_s * 1_000_000 - sent;
         if age_us > self.max_age_s.saturating_mul(1_000_000) {
             return Err(Verdict::Refused("too old"));
@@ -204,8 +203,7 @@ impl SnsVerifier {
         if !is_certificate_path(path) {
             return false;
         }
-        is_https && region_of_host(authority) == Some(region)
-            || self.cert_hosts.iter().any(|host| host == authority)
+        is_https && region_of_host(authority) == Some(region) || self.cert_hosts.iter().any(|host| host == authority)
     }
 }
 
@@ -279,12 +277,7 @@ impl<'a> Fields<'a> {
     /// The envelope with its names only: what it carries is not known to be genuine yet.
     fn envelope(&self) -> Envelope {
         let text = |name| self.get(name).unwrap_or_default().to_owned();
-        Envelope {
-            kind: text("Type"),
-            message_id: text("MessageId"),
-            topic_arn: text("TopicArn"),
-            ..Envelope::empty()
-        }
+        Envelope { kind: text("Type"), message_id: text("MessageId"), topic_arn: text("TopicArn"), ..Envelope::empty() }
     }
 }
 
@@ -357,11 +350,7 @@ fn check_signature_version(fields: &Fields) -> std::result::Result<(), Verdict> 
     }
 }
 
-fn check_signature(
-    fields: &Fields,
-    signed: &[&str],
-    key: &ParsedPublicKey,
-) -> std::result::Result<(), Verdict> {
+fn check_signature(fields: &Fields, signed: &[&str], key: &ParsedPublicKey) -> std::result::Result<(), Verdict> {
     let wrong = Verdict::Refused("the signature does not fit");
     let Ok(signature) = BASE64.decode(fields.need("Signature")?.as_bytes()) else {
         return Err(wrong);
@@ -410,9 +399,7 @@ fn is_region(text: &str) -> bool {
 /// `SimpleNotificationService-<lower-case hex>.pem`, the path without its first slash.
 fn is_certificate_path(path: &str) -> bool {
     let hex = path.strip_prefix("SimpleNotificationService-").and_then(|rest| rest.strip_suffix(".pem"));
-    hex.is_some_and(|hex| {
-        !hex.is_empty() && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    })
+    hex.is_some_and(|hex| !hex.is_empty() && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 fn is_host_and_port(text: &str) -> bool {
@@ -471,10 +458,8 @@ mod tests {
         fields.remove("Subject");
         fields.insert("Type".into(), json!("SubscriptionConfirmation"));
         fields.insert("Token".into(), json!("2336412f37"));
-        fields.insert(
-            "SubscribeURL".into(),
-            json!("https://sns.eu-central-1.amazonaws.com/?Action=ConfirmSubscription"),
-        );
+        fields
+            .insert("SubscribeURL".into(), json!("https://sns.eu-central-1.amazonaws.com/?Action=ConfirmSubscription"));
         fields
     }
 
@@ -490,10 +475,8 @@ mod tests {
             _ => names.extend(["SubscribeURL", "Token"]),
         }
         names.sort_unstable();
-        let text: String = names
-            .iter()
-            .filter_map(|name| Some(format!("{name}\n{}\n", fields.get(*name)?.as_str()?)))
-            .collect();
+        let text: String =
+            names.iter().filter_map(|name| Some(format!("{name}\n{}\n", fields.get(*name)?.as_str()?))).collect();
         let mut signature = vec![0; key.public_modulus_len()];
         key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature).unwrap();
         let mut fields = fields.clone();
@@ -531,17 +514,13 @@ mod tests {
         // Without a subject, with a null one, and with fields that SNS may add.
         assert_eq!(verifier().verify_at(&without("Subject"), NOW_S).status, EnvelopeStatus::Ok);
         let attributes = json!({"a": {"Type": "String", "Value": "x"}});
-        assert_eq!(
-            verifier().verify_at(&with("MessageAttributes", attributes), NOW_S).status,
-            EnvelopeStatus::Ok
-        );
+        assert_eq!(verifier().verify_at(&with("MessageAttributes", attributes), NOW_S).status, EnvelopeStatus::Ok);
     }
 
     #[test]
     fn escapes_in_the_json_do_not_change_what_is_signed() {
         let body = String::from_utf8(signed(&notification())).unwrap();
-        let escaped =
-            body.replace('\u{fc}', "\\u00fc").replace('\u{1f600}', "\\ud83d\\ude00").replace('/', "\\/");
+        let escaped = body.replace('\u{fc}', "\\u00fc").replace('\u{1f600}', "\\ud83d\\ude00").replace('/', "\\/");
         assert_ne!(escaped, body);
         assert_eq!(verifier().verify_at(escaped.as_bytes(), NOW_S).status, EnvelopeStatus::Ok);
     }
@@ -646,10 +625,9 @@ mod tests {
             assert!(verifier().add_certificate_key(url, &spki(&KEY)).is_err(), "{url}");
         }
         let china = SnsVerifier::new(vec!["arn:aws-cn:sns:cn-north-1:1:t".into()], vec![], 60).unwrap();
-        assert!(china.may_sign(
-            "https://sns.cn-north-1.amazonaws.com.cn/SimpleNotificationService-0a.pem",
-            "cn-north-1"
-        ));
+        assert!(
+            china.may_sign("https://sns.cn-north-1.amazonaws.com.cn/SimpleNotificationService-0a.pem", "cn-north-1")
+        );
     }
 
     #[test]
@@ -660,11 +638,7 @@ mod tests {
             let mut changed = genuine.clone();
             let text = changed[field].as_str().unwrap().replacen(['2', 'A', '{'], "3", 1);
             changed.insert(field.into(), json!(text));
-            assert_eq!(
-                refusal(&serde_json::to_vec(&changed).unwrap()),
-                "the signature does not fit",
-                "{field}"
-            );
+            assert_eq!(refusal(&serde_json::to_vec(&changed).unwrap()), "the signature does not fit", "{field}");
         }
         let mut no_subject = genuine.clone();
         no_subject.remove("Subject");
@@ -686,15 +660,9 @@ mod tests {
         let mut bent = body.clone();
         bent.insert("Message".into(), json!("first"));
         bent.insert("MessageId".into(), json!("evil"));
-        bent.insert(
-            "Subject".into(),
-            json!(format!("tail\nMessageId\n{}", body["MessageId"].as_str().unwrap())),
-        );
+        bent.insert("Subject".into(), json!(format!("tail\nMessageId\n{}", body["MessageId"].as_str().unwrap())));
         assert_eq!(refusal(&serde_json::to_vec(&bent).unwrap()), "a control character where none belongs");
-        assert_eq!(
-            verifier().verify_at(&serde_json::to_vec(&body).unwrap(), NOW_S).status,
-            EnvelopeStatus::Ok
-        );
+        assert_eq!(verifier().verify_at(&serde_json::to_vec(&body).unwrap(), NOW_S).status, EnvelopeStatus::Ok);
     }
 
     #[test]
@@ -741,8 +709,7 @@ mod tests {
             "[".repeat(100_000).into_bytes(),
             format!("{{\"a\":{}", "[".repeat(100_000)).into_bytes(),
             vec![b' '; MAX_BODY_BYTES + 1],
-            format!("{{{}}}", (0..65).map(|n| format!("\"k{n}\":1")).collect::<Vec<_>>().join(","))
-                .into_bytes(),
+            format!("{{{}}}", (0..65).map(|n| format!("\"k{n}\":1")).collect::<Vec<_>>().join(",")).into_bytes(),
         ];
         for body in bodies {
             assert_eq!(refusal(&body), "not an SNS envelope");
@@ -796,22 +763,14 @@ mod tests {
 
     #[test]
     fn settings_are_checked() {
-        for arn in [
-            "",
-            "mailrail",
-            "arn:aws:sqs:eu-central-1:1:q",
-            "arn:aws:sns::1:t",
-            "arn:aws:sns:eu-central-1:1:",
-        ] {
+        for arn in ["", "mailrail", "arn:aws:sqs:eu-central-1:1:q", "arn:aws:sns::1:t", "arn:aws:sns:eu-central-1:1:"] {
             assert!(SnsVerifier::new(vec![arn.into()], vec![], 60).is_err(), "{arn}");
         }
         for host in ["", "127.0.0.1", "127.0.0.1:", "a/b:1", "a@b:1", "x:99999", "https://x:1"] {
             assert!(SnsVerifier::new(vec![ARN.into()], vec![host.into()], 60).is_err(), "{host}");
         }
         assert!(SnsVerifier::new(vec![ARN.into()], vec![], 0).is_err());
-        assert!(
-            SnsVerifier::new(vec![ARN.into()], vec!["localhost:1".into(), "[::1]:80".into()], 60).is_ok()
-        );
+        assert!(SnsVerifier::new(vec![ARN.into()], vec!["localhost:1".into(), "[::1]:80".into()], 60).is_ok());
     }
 
     #[test]

@@ -29,9 +29,7 @@ pub fn unix_micros(text: &str) -> Option<i64> {
 }
 
 fn number(bytes: &[u8], from: usize, to: usize) -> Option<i64> {
-    bytes[from..to]
-        .iter()
-        .try_fold(0, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + i64::from(digit - b'0')))
+    bytes[from..to].iter().try_fold(0, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + i64::from(digit - b'0')))
 }
 
 /// The microseconds of `.123…` at `at`, 0 when there is no fraction, and where the zone begins.

@@ -9,6 +9,7 @@ import pytest
 from mailrail.emails.model import State
 from tests.support.installation import Installation, installed
 from tests.support.postgres import Database
+from tests.support.streams import make_account, make_stream
 
 RECIPIENTS = 500
 
@@ -105,3 +106,16 @@ async def test_an_event_of_a_hard_bounce_suppresses_the_address(installation: In
         assert await conn.fetchval("SELECT status FROM contacts WHERE account_id = $1", tenant.account_id) == "bounced"
         reason = await conn.fetchval("SELECT reason FROM suppressions WHERE account_id = $1", tenant.account_id)
     assert reason == "bounce"
+
+
+async def test_a_campaign_that_the_core_cannot_read_is_paused_and_others_go_on(installation: Installation) -> None:
+    async with installation.api.operator.acquire() as conn:
+        broken = await make_stream(conn, await make_account(conn), 5)  # its content is an empty object
+    tenant = await installation.add_sender(5)
+    await installation.wait_for(tenant, await installation.send_campaign(tenant), "completed")
+    async with installation.api.operator.acquire() as conn, asyncio.timeout(10):
+        row = None
+        while row is None or row["status"] != "paused":
+            row = await conn.fetchrow("SELECT status, reason FROM campaigns WHERE stream_id = $1", broken.stream_id)
+            await asyncio.sleep(0.05)
+    assert "The send core cannot send this campaign" in row["reason"]

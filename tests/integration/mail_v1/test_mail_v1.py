@@ -93,3 +93,11 @@ async def test_nested_fields_are_named_by_their_path(tenant: Tenant) -> None:
     answer = await tenant.post("/v1/mail/campaigns", body)
     assert answer.status == 422
     assert answer.params == {"from.email", "audience.tag", "content", "content.html"}
+
+
+async def test_an_unknown_list_is_named_by_its_path(tenant: Tenant) -> None:
+    body = {"name": "N", "subject": "S", "audience": {"listId": "lst_unknown"}, "content": {"html": "<p>"}}
+    answer = await tenant.post("/v1/mail/campaigns", body)
+    assert (answer.status, answer.body["error"]["code"]) == (404, "list_not_found")
+    assert answer.body["error"]["param"] == "audience.listId"
+    assert answer.params == {"audience.listId"}

@@ -19,7 +19,6 @@ def test_every_kind_of_field_is_read() -> None:
         "text": "one line",
         "lines": "two\r\nlines\t",
         "texts": ["a", "b", "a"],
-        "flag": False,
         "word": "yes",
         "email": "A@Example.com",
         "many": ["a@b.com", "c@d.com"],
@@ -32,7 +31,6 @@ def test_every_kind_of_field_is_read() -> None:
     assert fields.text("text", 8) == "one line"
     assert fields.text("lines", 20, lines=True) == "two\r\nlines\t"
     assert fields.texts("texts", 3, 1) == ["a", "b"]
-    assert fields.boolean("flag") is False
     assert fields.word("word", ["yes"]) == "yes"
     assert fields.required_address("email") == "A@example.com"
     assert fields.addresses("many", 2) == ["a@b.com", "c@d.com"]
@@ -49,7 +47,6 @@ def test_everything_wrong_is_told_at_once() -> None:
             "long": "xx",
             "number": 7,
             "blank": " ",
-            "flag": 1,
             "word": "maybe",
             "email": "nobody",
             "texts": ["", 1, "a\nb"],
@@ -61,7 +58,6 @@ def test_everything_wrong_is_told_at_once() -> None:
     fields.text("number", 1)
     fields.required_text("blank", 9)
     fields.required_text("gone", 9)
-    fields.boolean("flag")
     fields.word("word", ["yes", "no"])
     fields.required_address("email")
     fields.required_address("sender")
@@ -73,7 +69,6 @@ def test_everything_wrong_is_told_at_once() -> None:
         "number": "type_wrong",
         "blank": "field_empty",
         "gone": "field_missing",
-        "flag": "type_wrong",
         "word": "value_unknown",
         "email": "email_invalid",
         "sender": "field_missing",
@@ -102,3 +97,24 @@ def test_too_many_items_and_control_characters_of_every_kind() -> None:
     nul = Fields({"text": "\x00"})
     nul.text("text", 1, lines=True)
     assert errors_of(nul) == {"text": "text_control_character"}
+
+
+def test_a_wrong_address_in_a_list_is_told_by_its_place() -> None:
+    fields = Fields({"list": ["a@example.com", "nobody", "", 7], "alone": "nobody", "many": ["a@example.com"] * 4})
+    fields.addresses("list", 9)
+    fields.addresses("alone", 9)
+    fields.addresses("many", 3)
+    assert errors_of(fields) == {
+        "list[1]": "email_invalid",
+        "list[2]": "field_empty",
+        "list[3]": "type_wrong",
+        "alone": "email_invalid",
+        "many": "list_too_long",
+    }
+
+
+def test_addresses_that_differ_in_spelling_only_are_one() -> None:
+    fields = Fields({"list": ["a@example.com", "a@EXAMPLE.com", "b@example.com"], "alone": "a@EXAMPLE.com"})
+    assert fields.addresses("list", 9) == ["a@example.com", "b@example.com"]
+    assert fields.addresses("alone", 9) == ["a@example.com"]
+    assert fields.addresses("gone", 9) == []

@@ -1,0 +1,231 @@
+"""The house rules that a machine can check. Each exception stands here with its reason."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = REPOSITORY / "python" / "mailrail"
+
+# Lowest first: a room imports itself and those before it.
+ROOMS = (
+    "accounts",
+    "wallet",
+    "domains",
+    "contacts",
+    "emails",
+    "campaigns",
+    "events",
+    "tracking",
+    "mail_v1",
+)
+# What stands beside the rooms and knows none of them. `web` is not here: it reads an account from a key.
+PLUMBING = ("bus", "db", "ses", "addresses.py", "config.py", "errors.py", "ids.py")
+
+# File → why its statements do not stand in a room's store.py.
+SQL_ELSEWHERE = {
+    "app.py": "asks whether the database answers, no table in sight",
+    "bus/outbox.py": "the outbox is no room's table",
+    "bus/postgres.py": "NOTIFY is the transport of this bus",
+    "db/migrate.py": "makes the tables and the roles",
+    "db/partitions.py": "calls the functions that make and drop partitions",
+    "db/pool.py": "names the tenant of a transaction",
+    "emails/fold.py": "the second half of the store of emails: from facts to states",
+    "up/demo.py": "reads the figures of the summary where they are exact",
+    "up/demo_contacts.py": "loads its contacts in bulk, as an import will",
+    "up/postgres.py": "makes the embedded database",
+}
+# File → what it needs of the core.
+CORE_IN = {
+    "__main__.py": "the simulator",
+    "app.py": "ids and tokens",
+    "campaigns/handlers.py": "rounds: render, sign, submit",
+    "campaigns/service.py": "freezing a template",
+    "commands.py": "ids",
+    "events/handlers.py": "parsing notifications",
+    "events/service.py": "checking signatures of SNS",
+    "ids.py": "the type of its codec",
+    "tracking/routes.py": "the type of its codec",
+    "up/demo.py": "ids",
+    "web/context.py": "the type of the app's codec",
+    "worker.py": "the sender that all shards share",
+}
+
+STATEMENT = re.compile(
+    r"\s*(SELECT\s|INSERT\s+INTO\s|UPDATE\s+\w+(\s+\w+)?\s+SET\s|DELETE\s+FROM\s|WITH\s+\w+\s+AS\b|COPY\s|CREATE\s|ALTER\s"
+    r"|DROP\s|TRUNCATE\s|GRANT\s)"
+)
+# Put together from parts, or this file would break its own rules.
+UNFINISHED = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "X" * 3)) + r")\b")
+MACHINE_PATH = re.compile(r"(?<![\w.:/-])/(wo" + r"rk|ro" + r"ot)(/|\b)")
+TEXT_SUFFIXES = (
+    ".py",
+    ".pyi",
+    ".rs",
+    ".toml",
+    ".sql",
+    ".md",
+    ".html",
+    ".txt",
+    ".mjs",
+    ".js",
+    ".json",
+    ".yml",
+    ".yaml",
+    "",
+)
+
+
+def sources() -> list[Path]:
+    """Every Python file of the package."""
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(file: Path) -> str:
+    """As the lists above write it."""
+    return file.relative_to(PACKAGE).as_posix()
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Dotted names of all imports, those inside functions included; `from a import b` may name a module, so a.b too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_or_holds(imported: str, module: str) -> bool:
+    """Whether the import is of the module or of something in it."""
+    return imported == module or imported.startswith(f"{module}.")
+
+
+def climbs(room: str, tree: ast.Module) -> list[str]:
+    """Rooms that this module of `room` imports although they are higher than it; of the plumbing all rooms are."""
+    higher = ROOMS[ROOMS.index(room) + 1 :] if room in ROOMS else ROOMS
+    return sorted({other for other in higher for name in imports(tree) if is_or_holds(name, f"mailrail.{other}")})
+
+
+def statements(tree: ast.Module) -> list[str]:
+    """First words of the strings that are SQL, docstrings aside."""
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return [
+        node.value.strip()[:40]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in prose
+        and STATEMENT.match(node.value)
+    ]
+
+
+def test_rooms_import_only_lower_rooms() -> None:
+    found = {}
+    for file in sources():
+        first = name_of(file).partition("/")[0]
+        if first in ROOMS or first in PLUMBING:
+            found[name_of(file)] = climbs(first, ast.parse(file.read_text()))
+    assert {name: rooms for name, rooms in found.items() if rooms} == {}
+
+
+@pytest.mark.parametrize(
+    ("room", "line", "caught"),
+    [
+        ("wallet", "from mailrail.campaigns import service", ["campaigns"]),
+        ("wallet", "from mailrail import events", ["events"]),
+        ("wallet", "def f():\n    import mailrail.emails.store", ["emails"]),
+        ("db", "from mailrail.accounts.model import Plan", ["accounts"]),
+        ("events", "from mailrail.emails import fold", []),
+        ("events", "from mailrail.events_of_others import fold", []),
+    ],
+)
+def test_an_import_upwards_is_caught(room: str, line: str, caught: list[str]) -> None:
+    assert climbs(room, ast.parse(line)) == caught
+
+
+def test_the_architecture_names_the_rooms_in_their_order() -> None:
+    page = (REPOSITORY / "ARCHITECTURE.md").read_text()
+    assert tuple(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == ROOMS
+
+
+def test_every_room_says_in_its_docstring_what_it_is() -> None:
+    folders = {file.parent.name for file in PACKAGE.glob("*/__init__.py")}
+    assert set(ROOMS) <= folders
+    for room in ROOMS:
+        body = ast.parse((PACKAGE / room / "__init__.py").read_text()).body
+        assert len(body) == 1, f"{room}/__init__.py holds more than a docstring"
+
+
+def test_sql_stands_in_stores() -> None:
+    found = {
+        name_of(file)
+        for file in sources()
+        if file.name != "store.py" and statements(ast.parse(file.read_text(encoding="utf-8")))
+    }
+    assert found == set(SQL_ELSEWHERE)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_sql"),
+    [
+        ('run("SELECT 1")', True),
+        ('run(f"""\\n  UPDATE {table} SET a = 1""")', False),  # the name of a table is never put together
+        ('run("""\\n  UPDATE shards s SET a = 1""")', True),
+        ('run("DELETE FROM permits")', True),
+        ('run("WITH gone AS (SELECT 1) SELECT 2")', True),
+        ('run("Select a list")', False),
+        ('"""SELECT is what this module is about."""', False),
+    ],
+)
+def test_a_statement_is_known_when_seen(line: str, is_sql: bool) -> None:
+    assert bool(statements(ast.parse(line))) is is_sql
+
+
+def test_sanic_ends_at_the_routes() -> None:
+    found = {
+        name_of(file)
+        for file in sources()
+        if any(is_or_holds(name, "sanic") for name in imports(ast.parse(file.read_text())))
+    }
+    below = {
+        name for name in found if not name.startswith(("web/", "mail_v1/")) and name.rpartition("/")[2] != "routes.py"
+    }
+    assert below == {"app.py"}
+
+
+def test_the_core_is_imported_in_named_places() -> None:
+    found = {
+        name_of(file)
+        for file in sources()
+        if any(is_or_holds(name, "mailrail._core") for name in imports(ast.parse(file.read_text())))
+    }
+    assert found == set(CORE_IN)
+
+
+def test_every_module_has_a_docstring() -> None:
+    assert [name_of(file) for file in sources() if not ast.get_docstring(ast.parse(file.read_text()))] == []
+
+
+def own_files() -> Iterator[Path]:
+    """Text that we wrote: no build results, no packages of others."""
+    for top in ("python", "rust", "tests", "benches", ".ci", ".cargo"):
+        for file in sorted((REPOSITORY / top).rglob("*")):
+            foreign = {"node_modules", "target", "__pycache__"} & set(file.parts)
+            if file.is_file() and not foreign and file.suffix in TEXT_SUFFIXES and file.name != "package-lock.json":
+                yield file
+    yield from (file for file in sorted(REPOSITORY.glob("*")) if file.is_file() and file.suffix in TEXT_SUFFIXES)
+
+
+@pytest.mark.parametrize("unwanted", [UNFINISHED, MACHINE_PATH], ids=["unfinished", "machine_path"])
+def test_no_file_has_notes_to_self_or_paths_of_one_machine(unwanted: re.Pattern[str]) -> None:
+    found = [
+        f"{file.relative_to(REPOSITORY)}:{number}: {line.strip()[:80]}"
+        for file in own_files()
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        if unwanted.search(line)
+    ]
+    assert found == []
