@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def describe_machine() -> str:
-    """Processor, cores, memory and versions, on one line."""
+    """Processor, cores, memory, versions and the load before we add to it, on one line."""
     model = next(
         (
             line.split(":", 1)[1].strip()
@@ -18,7 +18,7 @@ def describe_machine() -> str:
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{model}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, Linux {platform.release()},"
-        f" Python {platform.python_version()}"
+        f" Python {platform.python_version()}, load before {os.getloadavg()[0]:.1f}"
     )
 
 

@@ -61,7 +61,9 @@ def add_up(commands: Commands) -> None:
     """`up` and its options."""
     from mailrail.up.options import add_arguments
 
-    add_arguments(add(commands, "up", up, "start PostgreSQL, simulator, API and worker on this machine"))
+    parser = add(commands, "up", up, "start PostgreSQL, simulator, API and worker on this machine")
+    parser.epilog = "Each option is also an environment variable: MAILRAIL_UP_RECIPIENTS=500, MAILRAIL_UP_DEMO=on."
+    add_arguments(parser)
 
 
 def add_processes(commands: Commands) -> None:

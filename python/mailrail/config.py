@@ -290,7 +290,8 @@ def require_database(settings: Settings, name: str) -> None:
 
 def require_sending(settings: Settings) -> None:
     """Stop unless this version may send to the configured endpoint."""
-    host = urlsplit(settings.ses_endpoint).hostname or ""
+    # A name with its final period is the same host.
+    host = (urlsplit(settings.ses_endpoint).hostname or "").rstrip(".")
     if not host or host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws")):
         raise ConfigError(
             "sending to AWS needs the send engine's fence, which this version does not have; use the simulator "

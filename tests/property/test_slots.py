@@ -240,3 +240,12 @@ def test_a_recipient_whose_template_fails_fails_alone(wire: Wire) -> None:
     lucky, unlucky = crowd(6, score=2.25), crowd(3)
     report = check_sent(wire, source, [*lucky[:3], *unlucky, *lucky[3:]], "slots")
     assert report.counts == {ACCEPTED: 6, FAILED: 3}
+
+
+def test_beyond_the_skeletons_the_rest_goes_one_by_one(wire: Wire) -> None:
+    """Each number of goods is a skeleton of its own, and a plan keeps 256 of them."""
+    source = dataclasses.replace(NEWSLETTER, html="{% for g in goods %}<p>{{ g }} for {{ firstName }}</p>{% endfor %}")
+    buyers = [contact for count in range(270) for contact in crowd(3, goods=[f"{n}" for n in range(count)])]
+    report = check_sent(wire, source, buyers, "slots")
+    assert report.counts == {ACCEPTED: len(buyers)}
+    assert (report.slots_recipients, report.simple_recipients) == (256 * 3, 14 * 3)

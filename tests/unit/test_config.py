@@ -105,7 +105,15 @@ def test_a_url_without_user_gets_the_role() -> None:
     assert role_url("postgresql://u:p%40@[::1]:1/d", "r", SECRET).endswith("@[::1]:1/d")
 
 
-@pytest.mark.parametrize("endpoint", ["", "https://email.us-east-1.amazonaws.com", "https://email.eu-west-1.api.aws"])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "",
+        "https://email.us-east-1.amazonaws.com",
+        "https://email.us-east-1.amazonaws.com.",
+        "https://email.eu-west-1.api.aws",
+    ],
+)
 def test_amazon_is_refused_for_now(endpoint: str) -> None:
     with pytest.raises(ConfigError, match="sending to AWS needs the send engine's fence.*use the simulator"):
         config.require_sending(Settings(ses_endpoint=endpoint))

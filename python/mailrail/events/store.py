@@ -97,7 +97,7 @@ async def suppress_addresses(conn: Connection) -> None:
         """WITH hit AS (
              SELECT DISTINCT ON (a.account_id, lower(a.email)) a.account_id, lower(a.email) AS email_folded, i.kind
              FROM incoming i JOIN audience a USING (stream_id, seq)
-             WHERE i.kind = $1 OR (i.kind = $2 AND coalesce(i.detail, '') !~ '(not-spam|auth-failure)')
+             WHERE i.kind = $1 OR (i.kind = $2 AND coalesce(i.detail, '') !~ '^(not-spam|auth-failure)(/|$)')
              ORDER BY a.account_id, lower(a.email), i.kind DESC
            ), suppressed AS (
              INSERT INTO suppressions (account_id, email_folded, reason)

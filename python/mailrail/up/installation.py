@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mailrail import config
 from mailrail.config import Settings
-from mailrail.errors import ConfigError, StartError
+from mailrail.errors import ConfigError, MailrailError, StartError
 from mailrail.up.options import DATA_DEFAULT, UpOptions
 from mailrail.up.options import PREFIX as OPTIONS_PREFIX
 from mailrail.up.postgres import SUPERUSER, choose_port, is_free, remembered
@@ -118,6 +118,20 @@ def check_port(settings: Settings) -> None:
         raise StartError(
             f"port {settings.port} on {settings.host} is in use or not ours to use; choose another one with --port"
         )
+
+
+async def check_ses(settings: Settings) -> None:
+    """Say so before anything is started if the endpoint that somebody named does not answer to our keys."""
+    # The SDK takes a while to load, and only an outside endpoint needs it here.
+    from mailrail.ses import control
+
+    try:
+        await control.get_account(settings)
+    except MailrailError as error:
+        raise StartError(
+            f"SES at {settings.ses_endpoint} cannot be used: {str(error).rstrip('.')}; check the address (--ses or "
+            "MAILRAIL_SES_ENDPOINT), MAILRAIL_SES_CA_FILE and the keys"
+        ) from error
 
 
 def attach(environment: Mapping[str, str]) -> dict[str, str]:

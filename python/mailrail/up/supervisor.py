@@ -44,6 +44,8 @@ def up(options: UpOptions, environment: Mapping[str, str]) -> int:
         config.require_sending(settings)
         installation.check_port(settings)
         simulated = installation.is_simulated(options, environment)
+        if not simulated:
+            asyncio.run(installation.check_ses(settings))
         with database_server(settings, options) as (url, server):
             variables |= {"MAILRAIL_DATABASE_URL": url}
             children = Children(config.load(variables), variables, options.data, server, simulated)
