@@ -9,13 +9,13 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-
-import asyncpg
+from typing import Any
 
 from mailrail._core import Codec, CoreError, Lease, Plan, Report, Sender
+from mailrail.bus.messages import ShardsReadyV1
 from mailrail.campaigns import store
 from mailrail.config import Settings
-from mailrail.db.pool import Connection, Pool
+from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.emails import store as emails
 from mailrail.emails.model import RETRYABLE, LeasedShard, Outcome, Round
 
@@ -25,9 +25,6 @@ log = logging.getLogger(__name__)
 SWEEP_INTERVAL_S = 2.0
 # Compiled content kept by a worker: running campaigns change far less often than shards.
 PLANS_MAX = 64
-# The database's own answers after which a round is tried again or given up; anything else is a bug and shows.
-DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
-
 CAUSES = {
     Outcome.HALTED: "Amazon SES refused the campaign as a whole: check the sender's verification and that sending is not paused.",
 }
@@ -45,8 +42,10 @@ class SendLoop:
         self._stopping = False
         self._plans: OrderedDict[int, tuple[Plan, int | None]] = OrderedDict()
 
-    def ring(self, _message: object = None) -> None:
-        """There may be a shard to send."""
+    def ring(self, wire: Any = None) -> None:
+        """There may be a shard to send: `wire` says so, or None after a pause in listening. Raises UnreadableMessage."""
+        if wire is not None:
+            ShardsReadyV1.from_wire(wire)
         self._doorbell.set()
 
     def stop(self) -> None:

@@ -1,6 +1,7 @@
 """The verbs of campaigns. Each runs in the caller's transaction."""
 
 from datetime import timedelta
+from typing import Any
 
 import orjson
 
@@ -26,6 +27,7 @@ from mailrail.db.pool import Connection
 from mailrail.domains import service as domains
 from mailrail.wallet import service as wallet
 
+SAMPLE_ADDRESS = "somebody@example.com"
 # What every template may use; the custom fields of the account's contacts come on top.
 BUILT_IN_VARIABLES = frozenset(("firstName", "lastName", "name", "email", "unsubscribeUrl"))
 
@@ -38,6 +40,7 @@ async def create(conn: Connection, account: Account, draft: CampaignDraft, setti
         await domains.require_verified_sender(conn, account.id, draft.from_email)
     frozen = _freeze(draft, account, settings)
     warnings = await _warn_of_unknown_variables(conn, account, frozen["variables"])
+    warnings += _try_out(frozen, account, settings)
     return await store.insert_campaign(conn, account.id, draft, warnings)
 
 
@@ -73,23 +76,20 @@ async def launch(conn: Connection, account: Account, campaign_id: int, settings:
     campaign = await store.read_campaign(conn, account.id, campaign_id, lock=True)
     if campaign.status is not Status.DRAFT:
         raise AlreadySent
-    sender_name, sender_email = await _choose_sender(conn, account, campaign)
+    sender = await _choose_sender(conn, account, campaign)
     stream_id = await store.new_stream_id(conn)
     recipients = await store.freeze_audience(conn, account.id, stream_id, campaign.list_id, campaign.tags)
     if recipients == 0:
         raise EmptyAudience
     frozen = _freeze(campaign, account, settings)
-    identity = {
-        "stream_id": stream_id,
-        "account_id": account.id,
-        "list_id": campaign.list_id or 0,
-        "from_name": sender_name,
-        "from_email": sender_email,
-        "reply_to": campaign.reply_to,
-        "configuration_set": settings.configuration_set or None,
-        "base_url": settings.public_url,
-        "mode": settings.wire_mode,
-    }
+    identity = _identity(
+        account,
+        settings,
+        stream_id=stream_id,
+        list_id=campaign.list_id,
+        sender=sender,
+        reply_to=campaign.reply_to,
+    )
     await store.insert_stream(
         conn,
         campaign,
@@ -133,6 +133,47 @@ async def _warn_of_unknown_variables(conn: Connection, account: Account, variabl
     return [
         f"No contact has the field {name!r}: it is left empty in the mail." for name in variables if name not in known
     ]
+
+
+def _try_out(frozen: dict[str, list[str]], account: Account, settings: Settings) -> list[str]:
+    """Renders the mail for a contact of whom only the address is known, because a template may compile and never render.
+
+    Raises TemplateInvalid where no contact could change that; where fields might, returns a warning.
+    """
+    identity = _identity(account, settings, stream_id=0, list_id=None, sender=(None, SAMPLE_ADDRESS), reply_to=[])
+    plan = _core.Plan(orjson.dumps(frozen), orjson.dumps(identity), _core.Codec(settings.secret_key.encode()))
+    sample = {"contact_id": 1, "email": SAMPLE_ADDRESS, "custom_fields": {}}
+    try:
+        plan.preview(orjson.dumps(sample))
+    except _core.TemplateError as error:
+        if not frozen["variables"]:
+            raise TemplateInvalid(error.part, error.line, error.reason) from error
+        where = f"{error.part}, line {error.line}" if error.line else error.part
+        return [f"A contact without custom fields does not get this mail: {where}: {error.reason}"]
+    return []
+
+
+def _identity(
+    account: Account,
+    settings: Settings,
+    *,
+    stream_id: int,
+    list_id: int | None,
+    sender: tuple[str | None, str],
+    reply_to: list[str],
+) -> dict[str, Any]:
+    """Who sends, as the core takes it."""
+    return {
+        "stream_id": stream_id,
+        "account_id": account.id,
+        "list_id": list_id or 0,
+        "from_name": sender[0],
+        "from_email": sender[1],
+        "reply_to": reply_to,
+        "configuration_set": settings.configuration_set or None,
+        "base_url": settings.public_url,
+        "mode": settings.wire_mode,
+    }
 
 
 def _freeze(message: CampaignDraft | Campaign, account: Account, settings: Settings) -> dict[str, list[str]]:

@@ -4,11 +4,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-import asyncpg
-
 from mailrail._core import Codec, parse_events
 from mailrail.campaigns import store as campaigns
-from mailrail.db.pool import Connection, Pool
+from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.emails import fold
 from mailrail.events import store
 
@@ -17,7 +15,6 @@ log = logging.getLogger(__name__)
 APPLY_BATCH = 2000
 WORTHWHILE_BATCH = 500
 IDLE_S = 0.2
-DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 async def apply_once(conn: Connection, codec: Codec) -> bool:

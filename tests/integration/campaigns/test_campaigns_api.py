@@ -87,6 +87,23 @@ async def test_an_unknown_variable_is_a_warning(tenant: Tenant) -> None:
     assert "compnay" in answer.body["warnings"][0]
 
 
+@pytest.mark.parametrize("content", ["<p>\n{{ 1 / 0 }}", "{% for i in range(100000000) %}x{% endfor %}"])
+async def test_a_template_that_never_renders_is_told_before_anybody_misses_the_mail(
+    tenant: Tenant, content: str
+) -> None:
+    answer = await tenant.post("/api/v1/campaigns", {**TEMPLATE, "content": content})
+    assert (answer.status, answer.code, answer.params) == (422, "template_invalid", {"content"})
+    assert answer.body["error"]["reason"]
+
+
+async def test_a_template_that_needs_a_field_to_render_is_a_warning(tenant: Tenant) -> None:
+    await tenant.post("/api/v1/contacts", {"email": "a@example.com", "customFields": {"visits": 3}})
+    answer = await tenant.post("/api/v1/campaigns", {**TEMPLATE, "content": "<p>{{ 1 + visits }}</p>"})
+    assert answer.status == 201
+    assert len(answer.body["warnings"]) == 1
+    assert "without custom fields does not get this mail: html, line 1" in answer.body["warnings"][0]
+
+
 async def test_sends_that_may_not_start_start_nothing(api: Api, tenant: Tenant) -> None:
     poor = await api.add_tenant("Poor", funds_micros=300)
     await make_readers(poor, 2)
