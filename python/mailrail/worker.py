@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ SWEEP_INTERVAL_S = 2.0
 PARTITIONS_INTERVAL_S = 3600.0
 CONNECTIONS_MAX = 16
 CALL_TIMEOUT_MS = 10_000
+BLOCKING_THREADS = 2
 POOL_CLOSE_TIMEOUT_S = 5.0
 
 
@@ -123,6 +125,8 @@ async def serve(settings: Settings, roles: list[str], ready: Callable[[], None])
     worker = assemble(settings, pool)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+    # Blocking work here is rare and short; more threads would only hold memory.
+    loop.set_default_executor(ThreadPoolExecutor(BLOCKING_THREADS, "blocking"))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     tasks = {role: asyncio.create_task(ROLES[role](worker), name=role) for role in roles}

@@ -29,7 +29,7 @@ const LAZY_ITEM_FUEL: u64 = 1;
 const UNITS_PER_FUEL: u64 = 8;
 
 /// Filters whose result is a scalar or a part of their input.
-const SCALAR_FILTERS: [&str; 32] = [
+const SCALAR_FILTERS: [&str; 33] = [
     "abs",
     "attr",
     "bool",
@@ -60,6 +60,7 @@ const SCALAR_FILTERS: [&str; 32] = [
     "tojson",
     "trim",
     "upper",
+    "urlencode",
     FILTER,
     STORED_FILTER,
 ];

@@ -75,8 +75,9 @@ fn hrefs(masked: &[u8]) -> Result<Vec<Range<usize>>> {
         let attributes = tag.attributes();
         let untracked = attributes.iter().any(|attribute| NO_TRACK.contains(&attribute.name().as_str()));
         if !untracked {
-            let hrefs = attributes.iter().filter(|attribute| attribute.name() == "href");
-            found.borrow_mut().extend(hrefs.filter_map(|attribute| Some(attribute.value_source_location()?.bytes())));
+            // Of attributes with one name HTML knows only the first.
+            let href = attributes.iter().find(|attribute| attribute.name() == "href");
+            found.borrow_mut().extend(href.and_then(|attribute| Some(attribute.value_source_location()?.bytes())));
         }
         Ok(())
     }));
@@ -132,6 +133,8 @@ mod tests {
         for source in [
             "<a href=\"https://a.example/{{ id }}\">",
             "<a href=\"{{ url }}\">",
+            "<a href=\"/rel\" href=\"https://a.example\">",
+            "<a href HREF=https://a.example>",
             "<a href=\"https://a.example/{% if x %}a{% endif %}\">",
             "<a href=mailto:a@example.com><a href=#top><a href=/rel><a href=\"ftp://a\"><a href=><a href>",
             "<!--[if mso]><a href=\"https://a.example\">x</a><![endif]-->",
@@ -143,6 +146,12 @@ mod tests {
         ] {
             assert_eq!(listed(source), (vec![], vec![]), "{source}");
         }
+    }
+
+    #[test]
+    fn of_doubled_attributes_the_first_counts() {
+        let (urls, uses) = listed("<a href=https://a.example HREF=https://b.example>x</a>");
+        assert_eq!((urls.len(), uses), (1, vec![("https://a.example", 1)]));
     }
 
     #[test]

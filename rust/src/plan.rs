@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::copy::RecipientRow;
 use crate::error::{Error, Result};
@@ -79,7 +80,7 @@ struct PreviewContact {
     #[serde(default)]
     last_name: Option<String>,
     #[serde(default)]
-    custom_fields: Option<serde_json::Map<String, serde_json::Value>>,
+    custom_fields: Option<Box<RawValue>>,
 }
 
 /// A mail as its reader would see it.
@@ -163,7 +164,11 @@ impl Plan {
     /// A template error where rendering fails, a data error for other JSON.
     pub fn preview(&self, contact: &[u8]) -> Result<Vec<u8>> {
         let contact: PreviewContact = from_json(contact, "contact")?;
-        let custom_fields = contact.custom_fields.as_ref().map(to_json).transpose()?;
+        // Read as the bytes they are, so that order and digits are those of the mail.
+        let custom_fields = contact.custom_fields.as_deref().map(RawValue::get);
+        if custom_fields.is_some_and(|json| !json.starts_with('{')) {
+            return Err(Error::data("the contact JSON: custom_fields is not an object"));
+        }
         let rendered = self.content.render(&Recipient {
             seq: 0,
             attempt: 0,
@@ -172,7 +177,7 @@ impl Plan {
             name: contact.name.as_deref(),
             first_name: contact.first_name.as_deref(),
             last_name: contact.last_name.as_deref(),
-            custom_fields: custom_fields.as_deref(),
+            custom_fields: custom_fields.map(str::as_bytes),
         })?;
         to_json(&Preview { subject: &rendered.subject, html: &rendered.html, text: &rendered.text })
     }
@@ -208,5 +213,58 @@ pub fn recipient_of<'a>(row: &RecipientRow<'a>) -> Recipient<'a> {
         first_name: row.first_name,
         last_name: row.last_name,
         custom_fields: row.custom_fields,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(html: &str) -> Plan {
+        let frozen = FrozenContent { html: html.to_owned(), ..FrozenContent::default() };
+        let stream = br#"{"stream_id":1,"account_id":2,"from_email":"a@b.example","base_url":"https://t.example",
+            "mode":"slots"}"#;
+        let frozen = serde_json::to_vec(&frozen).unwrap();
+        Plan::from_json(&frozen, stream, TokenKeys::derive(&[7; 32])).unwrap()
+    }
+
+    #[test]
+    fn a_preview_prints_fields_as_the_mail_does() {
+        let plan = plan("{{ x }}");
+        for fields in [
+            r#"{"x": {"b": 1.10, "a": 1e3, "b2": [1e400, 123456789012345678901234567890, 0.1e-6, -0]}}"#,
+            r#"{"x": 9007199254740993.0}"#,
+            r#"{"x": 1, "x": 2}"#,
+            "{}",
+        ] {
+            let sent = plan.content.render(&Recipient {
+                seq: 0,
+                attempt: 0,
+                contact_id: 0,
+                email: "c@d.example",
+                name: None,
+                first_name: None,
+                last_name: None,
+                custom_fields: Some(fields.as_bytes()),
+            });
+            let contact = format!(r#"{{"email":"c@d.example","custom_fields":{fields}}}"#);
+            let preview: serde_json::Value =
+                serde_json::from_slice(&plan.preview(contact.as_bytes()).unwrap()).unwrap();
+            assert_eq!(preview["html"], sent.unwrap().html, "{fields}");
+        }
+    }
+
+    #[test]
+    fn a_preview_takes_an_object_or_nothing() {
+        let preview =
+            |fields: &str| plan("{{ x }}").preview(format!(r#"{{"email":"c@d.example"{fields}}}"#).as_bytes());
+        assert!(preview("").is_ok());
+        assert!(preview(r#","custom_fields":null"#).is_ok());
+        assert!(preview(r#","custom_fields": {} "#).is_ok());
+        for other in ["[]", "1", r#""x""#, "{", "{\"x\":}"] {
+            assert!(preview(&format!(r#","custom_fields":{other}"#)).is_err(), "{other}");
+        }
+        let deep = format!(r#","custom_fields":{{"x":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
+        assert!(preview(&deep).is_err());
     }
 }

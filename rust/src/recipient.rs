@@ -7,7 +7,7 @@ use sonic_rs::{JsonValueTrait, LazyValue};
 
 use crate::error::{Error, Result};
 
-/// Custom fields nested deeper than this are refused, so that reading them cannot exhaust the stack.
+/// Custom fields with more open brackets than this are refused, so that reading them cannot exhaust the stack.
 const MAX_DEPTH: usize = 64;
 
 /// One recipient of one stream, borrowed from the round's COPY bytes.
@@ -163,48 +163,71 @@ impl Object for Reserved {
     }
 }
 
-/// Reads only the members that the templates mention; the others are skipped unparsed.
+/// Reads only the members that the templates mention; the others are skipped unparsed. The parser recurses
+/// even to skip, and trusts its input to be UTF-8, so both are checked first.
 fn bind_custom(names: &Names, json: &[u8], values: &mut [Value]) -> Result<()> {
+    let json = str::from_utf8(json).map_err(|_| unreadable())?;
+    if is_deep(json) {
+        return Err(Error::data(format!("custom fields are nested more than {MAX_DEPTH} levels deep")));
+    }
     for member in sonic_rs::to_object_iter(json) {
         let (key, raw) = member.map_err(|_| unreadable())?;
         let Some(at) = names.position(&key) else { continue };
         if names.sorted[at].1 == Origin::Custom {
-            values[at] = value_of(&raw, 0)?;
+            values[at] = value_of(&raw)?;
         }
     }
     Ok(())
 }
 
-fn value_of(raw: &LazyValue<'_>, depth: usize) -> Result<Value> {
-    if depth > MAX_DEPTH {
-        return Err(Error::data(format!("custom fields are nested more than {MAX_DEPTH} levels deep")));
+/// Whether more than [`MAX_DEPTH`] brackets are open at once, the object's own included.
+fn is_deep(json: &str) -> bool {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return true;
+                }
+            }
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
     }
+    false
+}
+
+fn value_of(raw: &LazyValue<'_>) -> Result<Value> {
     let text = raw.as_raw_str();
     match text.as_bytes().first() {
         Some(b'"') => raw.as_str().map(Value::from).ok_or_else(unreadable),
         Some(b't') => Ok(Value::from(true)),
         Some(b'f') => Ok(Value::from(false)),
         Some(b'n') => Ok(Value::from(())),
-        Some(b'[') => list_of(text, depth),
-        Some(b'{') => Ok(Value::from_object(Members(members_of(text, depth)?))),
+        Some(b'[') => list_of(text),
+        Some(b'{') => Ok(Value::from_object(Members(members_of(text)?))),
         Some(_) => number_of(text),
         None => Err(unreadable()),
     }
 }
 
-fn list_of(text: &str, depth: usize) -> Result<Value> {
+fn list_of(text: &str) -> Result<Value> {
     let mut items = Vec::new();
     for item in sonic_rs::to_array_iter(text) {
-        items.push(value_of(&item.map_err(|_| unreadable())?, depth + 1)?);
+        items.push(value_of(&item.map_err(|_| unreadable())?)?);
     }
     Ok(Value::from(items))
 }
 
-fn members_of(text: &str, depth: usize) -> Result<Vec<(Value, Value)>> {
+fn members_of(text: &str) -> Result<Vec<(Value, Value)>> {
     let mut members = Vec::new();
     for member in sonic_rs::to_object_iter(text) {
         let (key, raw) = member.map_err(|_| unreadable())?;
-        members.push((Value::from(&*key), value_of(&raw, depth + 1)?));
+        members.push((Value::from(&*key), value_of(&raw)?));
     }
     Ok(members)
 }
@@ -328,7 +351,35 @@ mod tests {
             let secrets = Secrets { track: "T".to_owned(), unsubscribe_url: "U".to_owned() };
             let _ = Bindings::read(&names, &recipient(Some(json.as_bytes())), &secrets);
         }
-        let deep = format!("{{\"x\":{}{}}}", "[".repeat(5_000), "]".repeat(5_000));
-        assert!(print(&deep, "x").starts_with("error: "));
+    }
+
+    #[test]
+    fn deep_fields_are_an_error_even_where_no_template_reads_them() {
+        let nested = |levels: usize| {
+            [("[", "]", "1"), ("{\"a\":", "}", "1"), ("[{\"]}\":", "}]", "\"\\\"[\"")]
+                .map(|(open, close, core)| format!("{}{core}{}", open.repeat(levels), close.repeat(levels)))
+        };
+        for levels in [MAX_DEPTH, 10_000, 1_000_000] {
+            for value in nested(levels) {
+                for (json, name) in [(format!(r#"{{"x":{value}}}"#), "x"), (format!(r#"{{"y":{value},"x":1}}"#), "x")] {
+                    let printed = print(&json, name);
+                    assert!(printed.starts_with("error: custom fields are nested"), "{levels}: {}", &printed[..40]);
+                }
+            }
+        }
+        assert_eq!(print(&format!(r#"{{"y":{},"x":1}}"#, nested(MAX_DEPTH - 1)[0]), "x"), "1");
+        assert_eq!(print(&format!(r#"{{"x":{}}}"#, nested(MAX_DEPTH - 1)[0]), "x").len(), 2 * MAX_DEPTH - 1);
+        let brackets_in_text = format!(r#"{{"x":"\\\"{}"}}"#, "[".repeat(1_000));
+        assert_eq!(print(&brackets_in_text, "x"), format!("\\\"{}", "[".repeat(1_000)));
+    }
+
+    #[test]
+    fn fields_that_are_no_utf8_are_an_error() {
+        let names = Arc::new(Names::new(["x".to_owned()]));
+        let secrets = Secrets { track: "T".to_owned(), unsubscribe_url: "U".to_owned() };
+        for json in [&b"{\"x\":\"\xff\"}"[..], b"{\"y\":\"\xc3\",\"x\":1}", b"{\"\xed\xa0\x80\":1}"] {
+            let error = Bindings::read(&names, &recipient(Some(json)), &secrets).unwrap_err();
+            assert_eq!(error.detail, "custom fields are not a JSON object");
+        }
     }
 }

@@ -80,7 +80,7 @@ impl Scan {
 }
 
 fn in_identifier(byte: u8) -> bool {
-    byte == b'_' || byte.is_ascii_alphanumeric()
+    byte == b'_' || byte.is_ascii_alphanumeric() || !byte.is_ascii()
 }
 
 #[derive(Clone, Copy)]
@@ -150,7 +150,8 @@ impl Scanner<'_> {
             self.body();
             return;
         }
-        if starts_ignoring_case(self.rest(), b"</body") {
+        // A source may end within its last tag.
+        if opens(self.rest(), b"</body") || self.rest().eq_ignore_ascii_case(b"</body") {
             self.scan.body_end = Some(self.at);
         }
         self.at += 1;
@@ -319,11 +320,26 @@ mod tests {
     }
 
     #[test]
+    fn a_longer_name_is_no_end_of_the_body() {
+        for (source, at) in [
+            ("a</body></bodyx>", Some(1)),
+            ("a</BODY\t></body-x></body1>", Some(1)),
+            ("a</body></body/>", Some(8)),
+            ("a</body", Some(1)),
+            ("a</bodyx>", None),
+            ("a</body{{ x }}>", None),
+        ] {
+            assert_eq!(scan_html(source).body_end, at, "{source}");
+        }
+    }
+
+    #[test]
     fn words_are_matched_whole() {
         let mentions = |source: &str| scan_html(source).mentions(source, "unsubscribeUrl");
         assert!(mentions("{{unsubscribeUrl}}"));
         assert!(mentions("{% if unsubscribeUrl|length %}{% endif %}"));
         assert!(!mentions("{{ my_unsubscribeUrl }} unsubscribeUrl"));
+        assert!(!mentions("{{ éunsubscribeUrl }}{{ unsubscribeUrlé }}"));
         assert!(!mentions("{% raw %}{{ unsubscribeUrl }}{% endraw %}"));
     }
 

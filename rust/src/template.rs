@@ -223,7 +223,13 @@ fn with_text_footer(mut text: String, postal_address: Option<&str>) -> String {
     if scan_plain(&text).mentions(&text, "unsubscribeUrl") {
         return text;
     }
-    text.push_str("\n\n-- \n");
+    // The footer begins with a tag, before which a last brace would be one of the tag's.
+    if text.ends_with('{') {
+        text.pop();
+        text.push_str(BRACE);
+    }
+    // A tag before the footer may eat the white space behind it, but not that of a raw block.
+    text.push_str("{% raw %}\n\n-- \n{% endraw %}");
     if let Some(address) = postal_address.filter(|address| !address.is_empty()) {
         text.push_str(&literal(address));
         text.push('\n');
@@ -694,7 +700,7 @@ mod tests {
         );
         assert_eq!(
             frozen.text,
-            "a (https://t.example/c/{{ mailrail.t }}/1)\n\n-- \nA & B, {{ '{' }}{ 1 }} St\n\
+            "a (https://t.example/c/{{ mailrail.t }}/1){% raw %}\n\n-- \n{% endraw %}A & B, {{ '{' }}{ 1 }} St\n\
              Unsubscribe: {{ unsubscribeUrl }}\n"
         );
         assert_eq!(frozen.links, ["https://a.example/"]);
@@ -729,7 +735,37 @@ mod tests {
     fn a_given_text_part_gets_a_footer_only_if_it_needs_one() {
         let text = |text: &str| frozen(&Source { text: Some(text.into()), ..html("x") }).text;
         assert_eq!(text("t {{ unsubscribeUrl }}"), "t {{ unsubscribeUrl }}");
-        assert_eq!(text("t\n"), "t\n\n\n-- \nUnsubscribe: {{ unsubscribeUrl }}\n");
+        assert_eq!(text("t\n"), "t\n{% raw %}\n\n-- \n{% endraw %}Unsubscribe: {{ unsubscribeUrl }}\n");
+    }
+
+    #[test]
+    fn nothing_eats_the_text_footers_line_feeds() {
+        for (source, printed) in [
+            ("Hi {{ name -}}", "Hi Ada"),
+            ("Hi {{ name -}} \n", "Hi Ada"),
+            ("Hi{% if name %}{% endif -%}", "Hi"),
+            ("Hi {", "Hi {"),
+            ("Hi {{ name -}} {", "Hi Ada{"),
+            ("Hi {{ '{' }}", "Hi {"),
+            ("Hi {% raw %}{{% endraw %}", "Hi {"),
+        ] {
+            let frozen = frozen(&Source { text: Some(source.into()), ..html("x") });
+            let mut environment = environment();
+            install(&mut environment, Part::Text, &frozen.text).unwrap();
+            let context = minijinja::context! { name => "Ada", unsubscribeUrl => "U" };
+            let text = environment.get_template("text").unwrap().render(context).unwrap();
+            assert_eq!(text, format!("{printed}\n\n-- \nUnsubscribe: U\n"), "{source}");
+        }
+        let survey = install(&mut environment(), Part::Text, &frozen(&html("Hi {{ name }}")).text).unwrap().1;
+        assert!(survey.steps.is_some_and(|steps| steps.len() > 3), "the footer keeps the part free of the engine");
+    }
+
+    #[test]
+    fn the_engine_knows_urlencode_and_letters_of_all_scripts() {
+        let mut environment = environment();
+        install(&mut environment, Part::Html, "{{ 'a b/é&'|urlencode }} {{ größe }}").unwrap();
+        let printed = environment.get_template("html").unwrap().render(minijinja::context! { größe => 7 }).unwrap();
+        assert_eq!(printed, "a%20b&#x2f;%C3%A9%26 7");
     }
 
     #[test]

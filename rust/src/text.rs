@@ -5,6 +5,8 @@
 //! 1. Comments, `<style>`, `<script>`, `<title>` and markup declarations vanish, with the `{{ … }}` in them.
 //! 2. Every live `{% … %}` stays, in its order, so that blocks stay balanced; so do `{{ … }}` in the text.
 //!    Those inside tags vanish, except in rules 6 and 7. A `raw` block in the text stays as it is.
+//!    White space that their dashes take away is taken away here, from the HTML, and the dashes are dropped:
+//!    they must not take away the line breaks written here.
 //! 3. White space collapses to one space, no-break spaces included, and vanishes at the start of a line.
 //! 4. `<br>` ends a line. A block element's start and end each begin a new line; `<p>`, headings, lists,
 //!    tables, `<blockquote>` and `<pre>` are set off by one empty line. There are never two empty lines.
@@ -14,6 +16,9 @@
 //! 7. `<img>` is its `alt` text, unless that holds a `{% … %}`.
 //! 8. Character references are decoded. A literal brace that would open a template tag is printed by one.
 //! 9. Nothing precedes the first and nothing follows the last character.
+//! 10. Whichever blocks run, however often, words that the HTML sets apart stay apart. Where the ways to a
+//!     place differ in the white space written last, the place is laid out for the one that wrote least, at
+//!     worst with too many line feeds.
 
 use std::ops::Range;
 
@@ -24,9 +29,61 @@ use crate::template::BRACE;
 /// Makes the text part's template from `html`, whose links may already lead through the click redirect.
 pub(crate) fn from_html(html: &str) -> String {
     let scan = scan_html(html);
-    let mut reader = Reader { html, scan: &scan, at: 0, page: Page::default(), link: None, in_title: false };
+    let mut loops = Vec::new();
+    for _ in 0..MAX_PASSES {
+        let page = read(html, &scan, loops.clone());
+        if page.loops == loops {
+            return page.finish();
+        }
+        loops = page.loops;
+    }
+    // No assumption about any loop holds always.
+    loops.fill(Layout::UNKNOWN);
+    read(html, &scan, loops).finish()
+}
+
+/// Passes that may look for how each loop's body ends, which is how its next round begins.
+const MAX_PASSES: usize = 4;
+
+fn read(html: &str, scan: &Scan, loops: Vec<Layout>) -> Page {
+    let page = Page { loops, ..Page::default() };
+    let mut reader = Reader { html, scan, at: 0, page, link: None, in_title: false, trimmed_at: None };
     reader.run();
-    reader.page.finish()
+    reader.page
+}
+
+/// What the white space before a place is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Layout {
+    started: bool,
+    in_line: bool,
+    after_space: bool,
+    breaks: usize,
+}
+
+impl Layout {
+    /// Anything may have been written: all that is needed must be written again.
+    const UNKNOWN: Self = Self { started: true, in_line: true, after_space: false, breaks: 0 };
+
+    /// What holds on both ways to a place.
+    fn or(self, other: Self) -> Self {
+        Self {
+            started: self.started || other.started,
+            in_line: self.in_line || other.in_line,
+            after_space: self.after_space && other.after_space,
+            breaks: self.breaks.min(other.breaks),
+        }
+    }
+}
+
+/// An open block.
+#[derive(Debug)]
+enum Block {
+    /// An `if` or `for`: the layout before it, that of the ways out so far, and which loop it is. After its
+    /// `else` there is no way past it.
+    Choice { before: Layout, after: Option<Layout>, number: Option<usize>, has_else: bool },
+    /// A macro or a captured text, which prints nothing where it stands.
+    Captured { before: Layout },
 }
 
 /// A stretch of the resulting template.
@@ -47,6 +104,10 @@ struct Page {
     /// Line feeds held back, and those already written since the last visible character.
     breaks: usize,
     written_breaks: usize,
+    blocks: Vec<Block>,
+    /// How the body of each loop may end, by the loop's number in the order of appearance.
+    loops: Vec<Layout>,
+    loops_begun: usize,
 }
 
 impl Page {
@@ -72,6 +133,100 @@ impl Page {
     fn block_tag(&mut self, tag: &str) {
         self.flush();
         self.pieces.push(Piece { is_tag: true, text: tag.to_owned() });
+        self.follow(tag);
+    }
+
+    /// Continues with what is known about the layout behind a block tag.
+    fn follow(&mut self, tag: &str) {
+        let inside = tag.trim_start_matches(['{', '%', '+', ' ', '\t', '\n', '\r', '\x0C']);
+        let keyword_end = inside.find(|next: char| !next.is_ascii_alphanumeric()).unwrap_or(inside.len());
+        let (keyword, rest) = inside.split_at(keyword_end);
+        match keyword {
+            "if" => self.begin_choice(None),
+            "for" => self.begin_loop(rest.contains("recursive")),
+            "elif" | "else" => self.begin_branch(keyword == "else"),
+            "endif" | "endfor" => self.end_choice(),
+            "break" | "continue" => self.leave_round(),
+            "set" if assigns(rest) => {}
+            "set" | "macro" => {
+                self.blocks.push(Block::Captured { before: self.layout() });
+                self.resume(Layout::UNKNOWN);
+            }
+            "endset" | "endmacro" => {
+                if let Some(Block::Captured { before }) = self.blocks.pop() {
+                    self.resume(before);
+                }
+            }
+            "do" | "with" | "endwith" | "autoescape" | "endautoescape" | "filter" => {}
+            _ => self.resume(Layout::UNKNOWN),
+        }
+    }
+
+    /// The layout here, while nothing is held back.
+    fn layout(&self) -> Layout {
+        Layout {
+            started: self.started,
+            in_line: self.in_line,
+            after_space: self.after_space || !self.in_line,
+            // Before the first character no line feed is missing.
+            breaks: if self.started { self.written_breaks } else { 2 },
+        }
+    }
+
+    fn resume(&mut self, layout: Layout) {
+        (self.started, self.in_line) = (layout.started, layout.in_line);
+        (self.after_space, self.written_breaks) = (layout.after_space, layout.breaks);
+    }
+
+    fn begin_choice(&mut self, number: Option<usize>) {
+        self.blocks.push(Block::Choice { before: self.layout(), after: None, number, has_else: false });
+    }
+
+    fn begin_loop(&mut self, is_recursive: bool) {
+        let number = self.loops_begun;
+        self.loops_begun += 1;
+        self.begin_choice(Some(number));
+        if number == self.loops.len() {
+            self.loops.push(self.layout());
+        }
+        let next_round = if is_recursive { Layout::UNKNOWN } else { self.loops[number] };
+        self.resume(self.layout().or(next_round));
+    }
+
+    fn begin_branch(&mut self, is_last: bool) {
+        let end = self.layout();
+        if let Some(Block::Choice { before, after, number, has_else }) = self.blocks.last_mut() {
+            *after = Some(after.map_or(end, |after| after.or(end)));
+            *has_else |= is_last;
+            let before = *before;
+            if let Some(number) = *number {
+                self.loops[number] = self.loops[number].or(end);
+            }
+            self.resume(before);
+        }
+    }
+
+    fn end_choice(&mut self) {
+        let end = self.layout();
+        if let Some(Block::Choice { before, after, number, has_else }) = self.blocks.pop() {
+            let ends = after.map_or(end, |after| after.or(end));
+            if let (Some(number), false) = (number, has_else) {
+                self.loops[number] = self.loops[number].or(end);
+            }
+            self.resume(if has_else { ends } else { ends.or(before) });
+        }
+    }
+
+    /// From here the loop may go on or end.
+    fn leave_round(&mut self) {
+        let end = self.layout();
+        for block in self.blocks.iter_mut().rev() {
+            if let Block::Choice { after, number: Some(number), .. } = block {
+                *after = Some(after.map_or(end, |after| after.or(end)));
+                self.loops[*number] = self.loops[*number].or(end);
+                return;
+            }
+        }
     }
 
     fn line_break(&mut self) {
@@ -148,6 +303,31 @@ impl Page {
     }
 }
 
+/// Whether a `set` tag, of which `rest` follows the keyword, assigns a value rather than captures a text.
+fn assigns(rest: &str) -> bool {
+    let target = |next: char| next.is_alphanumeric() || next.is_whitespace() || "_.,()".contains(next);
+    rest.trim_start_matches(target).starts_with('=')
+}
+
+/// Whether a template tag takes away the white space before and behind it.
+fn dashes(tag: &str) -> (bool, bool) {
+    let bytes = tag.as_bytes();
+    (bytes.len() > 4 && bytes[2] == b'-', bytes.len() > 4 && bytes[bytes.len() - 3] == b'-')
+}
+
+fn without_dashes(tag: &str) -> String {
+    let mut tag = tag.to_owned();
+    let (before, behind) = dashes(&tag);
+    if before {
+        tag.replace_range(2..3, " ");
+    }
+    if behind {
+        let at = tag.len() - 3;
+        tag.replace_range(at..=at, " ");
+    }
+    tag
+}
+
 fn push_literal(out: &mut String, text: &str, before_tag: bool) {
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
@@ -175,6 +355,8 @@ struct Reader<'h> {
     page: Page,
     link: Option<Link>,
     in_title: bool,
+    /// The end of the last tag that takes away the white space behind it.
+    trimmed_at: Option<usize>,
 }
 
 impl Reader<'_> {
@@ -206,9 +388,12 @@ impl Reader<'_> {
     fn template_tag(&mut self, kind: TagKind, bytes: Range<usize>) {
         let text = &self.html[bytes.clone()];
         match kind {
-            TagKind::Block => self.page.block_tag(text),
+            TagKind::Block => self.page.block_tag(&without_dashes(text)),
             _ if self.in_title => {}
-            _ => self.page.print_tag(text),
+            _ => self.page.print_tag(&without_dashes(text)),
+        }
+        if dashes(text).1 {
+            self.trimmed_at = Some(bytes.end);
         }
         self.at = bytes.end;
     }
@@ -232,7 +417,14 @@ impl Reader<'_> {
         let from = self.html[start..end].chars().next().map_or(end, |first| start + first.len_utf8());
         self.at = self.html[from..end].find('<').map_or(end, |offset| from + offset);
         if !self.in_title {
-            self.page.text(&decode(&self.html[start..self.at], Place::Text));
+            let mut text = &self.html[start..self.at];
+            if self.trimmed_at == Some(start) {
+                text = text.trim_start();
+            }
+            if self.tag_here().is_some_and(|(_, bytes)| dashes(&self.html[bytes]).0) {
+                text = text.trim_end();
+            }
+            self.page.text(&decode(text, Place::Text));
         }
     }
 
@@ -242,7 +434,7 @@ impl Reader<'_> {
         for index in element.block_tags.clone() {
             let tag = &self.scan.tags[index];
             if tag.kind == TagKind::Block {
-                self.page.block_tag(&self.html[tag.bytes.clone()]);
+                self.page.block_tag(&without_dashes(&self.html[tag.bytes.clone()]));
             }
         }
         let (name, closes) = (element.name.as_str(), element.closes);
@@ -267,7 +459,7 @@ impl Reader<'_> {
             "td" | "th" => self.page.text(" "),
             "div" | "tr" | "dt" | "dd" | "section" | "article" | "header" | "footer" | "main" | "nav" | "aside"
             | "address" | "figure" | "figcaption" | "form" | "fieldset" | "center" | "body" | "caption" | "thead"
-            | "tbody" | "tfoot" => self.page.separate(1),
+            | "tbody" | "tfoot" | "details" | "summary" | "dialog" | "head" | "html" => self.page.separate(1),
             "img" if !closes => {
                 if let Some(alt) = element.alt {
                     self.attribute_text(alt);
@@ -315,13 +507,17 @@ impl Reader<'_> {
         if tags.iter().any(|tag| tag.kind == TagKind::Block) {
             return;
         }
-        let mut at = trimmed_start;
+        let (mut at, mut trims) = (trimmed_start, false);
+        let trim = |text, trims: bool| if trims { str::trim_start(text) } else { text };
         for tag in tags {
-            self.page.text(&decode(&self.html[at..tag.bytes.start], Place::Attribute));
-            self.page.print_tag(&self.html[tag.bytes.clone()]);
-            at = tag.bytes.end;
+            let source = &self.html[tag.bytes.clone()];
+            let text = trim(&self.html[at..tag.bytes.start], trims);
+            let text = if dashes(source).0 { text.trim_end() } else { text };
+            self.page.text(&decode(text, Place::Attribute));
+            self.page.print_tag(&without_dashes(source));
+            (at, trims) = (tag.bytes.end, dashes(source).1);
         }
-        self.page.text(&decode(&self.html[at..trimmed_end], Place::Attribute));
+        self.page.text(&decode(trim(&self.html[at..trimmed_end], trims), Place::Attribute));
     }
 
     /// Reads from `<` to `>` (or the end); template tags are skipped, quotes hide `>`.
@@ -466,9 +662,71 @@ mod tests {
         }
     }
 
+    fn printed(html: &str, x: bool) -> String {
+        let source = from_html(html);
+        minijinja::Environment::new()
+            .render_str(&source, minijinja::context! { x => x, b => "b", l => [1, 2] })
+            .unwrap()
+    }
+
+    /// Which branches run must not decide whether words are apart.
+    #[test]
+    fn blocks_glue_no_words() {
+        for (html, with, without) in [
+            ("A{% if x %} B</p>{% endif %}<p>C</p>", "A B C", "A C"),
+            ("A{% if x %} B {% endif %}<td>C</td>", "A B C", "A C"),
+            ("<ul>{% for i in range(3) %}<li>i{{ i }}{% endfor %}</ul>", "- i0 - i1 - i2", "- i0 - i1 - i2"),
+            ("{% for i in l %}<p>{{ i }}{% endfor %}", "1 2", "1 2"),
+            ("{% for i in l %} {{ i }}{% endfor %}", "1 2", "1 2"),
+            ("{% for i in l %}{% if x %}</p>{% endif %}{{ i }}{% endfor %}", "1 2", "12"),
+            ("{% if x %}<p>A{% else %}B{% endif %}<p>C", "A C", "B C"),
+            ("A<p>{%- if x -%}B{%- endif -%}</p>C", "A B C", "A C"),
+            ("A<br>{{- b -}}<br>C", "A b C", "A b C"),
+            ("A {{- b -}} C {%- if x %} D{% endif %}", "AbC D", "AbC"),
+            ("A{{ b -}} &nbsp;C", "Ab C", "Ab C"),
+            ("<p>A</p>{% set c %} B{% endset %}C{{ c }}", "A C B", "A C B"),
+            ("A{% set c %}<p>B{% endset %}<p>C{{ c }}", "A C B", "A C B"),
+            ("{% macro m() %}<p>B</p>{% endmacro %}A{{ m() }}C", "A B C", "A B C"),
+            ("A{% filter upper %}<p>b</p>{% endfilter %}<p>C", "A B C", "A B C"),
+            ("{% for i in l %}{{ i }}{% if x %}{% continue %}{% endif %}</p>{% endfor %}", "12", "1 2"),
+            ("A{% for i in [] %} B</p>{% else %} D{% endfor %}<p>C", "A D C", "A D C"),
+            ("<p>A {{ '{' -}} { {%- if x %}{ {% endif %}", "A {{{", "A {{"),
+        ] {
+            for (x, words) in [(true, with), (false, without)] {
+                let text = printed(html, x);
+                assert_eq!(text.split_whitespace().collect::<Vec<_>>().join(" "), words, "{html}: {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn balanced_blocks_leave_no_extra_blank_lines() {
+        for (html, with, without) in [
+            ("<p>A</p>{% if x %}<p>B</p>{% endif %}<p>C</p>", "A\n\nB\n\nC", "A\n\nC"),
+            ("<p>A</p>\n{% for i in l %}\n<p>{{ i }}</p>\n{% endfor %}\n<p>C", "A\n\n1\n\n2\n\nC", "A\n\n1\n\n2\n\nC"),
+            ("<ul>{% for i in l %}<li>{{ i }}</li>{% endfor %}</ul>", "- 1\n- 2\n", "- 1\n- 2\n"),
+            ("<ul><li>A</li>{% if x %}<li>B</li>{% endif %}<li>C</ul>", "- A\n- B\n- C", "- A\n- C"),
+            ("<p>{% set y = 1 %}A</p>{% set y = 2 %}<p>B", "A\n\nB", "A\n\nB"),
+            ("<p>A {% if x %}B {% endif %}C", "A B C", "A C"),
+        ] {
+            assert_eq!((printed(html, true).as_str(), printed(html, false).as_str()), (with, without), "{html}");
+        }
+    }
+
+    #[test]
+    fn many_loops_are_read_in_few_passes() {
+        let started = std::time::Instant::now();
+        from_html(&"{% for i in l %}<p>a".repeat(12_000));
+        from_html(&format!("{}{}", "{% for i in l %}<p>a".repeat(6_000), "b{% endfor %}".repeat(6_000)));
+        assert!(started.elapsed().as_secs() < 2);
+    }
+
     #[test]
     fn broken_markup_never_panics() {
-        let pieces = ["<a href", "=", "\"", "'", ">", "{{ x }}", "{% if", "é", "<", "</", "<!--", "&#", "<p", "/", "{"];
+        let pieces = [
+            "<a href", "=", "\"", "'", ">", "{{ x }}", "{% if", "é", "<", "</", "<!--", "&#", "<p", "/", "{", "{{-}}",
+            "{%-%}",
+        ];
         for first in pieces {
             for second in pieces {
                 for third in pieces {

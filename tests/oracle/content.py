@@ -76,7 +76,7 @@ def freeze(source: Source) -> Frozen:
         start = structure.after_body_start or 0
         edits.append((start, start, _preheader(source.preheader)))
     edits.append((end, end, _footer(source, structure) + _pixel(source)))
-    return Frozen(source.subject, _splice(source.html, edits), text + _text_footer(source, text), urls)
+    return Frozen(source.subject, _splice(source.html, edits), _with_text_footer(source, text), urls)
 
 
 def _link_edits(source: Source, structure: Structure, urls: list[str]) -> list[tuple[int, int, str]]:
@@ -108,11 +108,13 @@ def _pixel(source: Source) -> str:
     return f'<img src="{address}" width="1" height="1" alt="" style="display:block">'
 
 
-def _text_footer(source: Source, text: str) -> str:
+def _with_text_footer(source: Source, text: str) -> str:
     if any(_TAG_WITH_LINK.search(tag) for tag in read_structure(text).tags):
-        return ""
+        return text
     postal = f"{printed(source.postal_address)}\n" if source.postal_address else ""
-    return f"\n\n-- \n{postal}Unsubscribe: {{{{ unsubscribeUrl }}}}\n"
+    # A raw block, as a tag at the text's end may eat the white space behind it.
+    text = text.removesuffix("{") + "{{ '{' }}" if text.endswith("{") else text
+    return f"{text}{{% raw %}}\n\n-- \n{{% endraw %}}{postal}Unsubscribe: {{{{ unsubscribeUrl }}}}\n"
 
 
 def _splice(text: str, edits: list[tuple[int, int, str]]) -> str:

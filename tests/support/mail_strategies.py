@@ -108,6 +108,8 @@ _EXPRESSIONS = [
     "goods[0]",
     "goods|join(', ')",
     "goods|length",
+    "city|urlencode",
+    "pet|urlencode",
     "firstName|upper",
     "firstName|default('friend', true)",
     "city|default('{{')",

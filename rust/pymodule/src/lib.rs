@@ -8,6 +8,10 @@ mod sender;
 mod simulator;
 mod sns;
 
+/// Rounds come and go on several threads; the system's allocator keeps an arena for each and gives little back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The send core of mailrail.
 #[pyo3::pymodule(gil_used = false)]
 mod _core {
