@@ -12,7 +12,7 @@ import orjson
 
 from mailrail._core import Codec, Sender
 from mailrail.bus import outbox
-from mailrail.bus.messages import ShardsReadyV1
+from mailrail.bus.messages import Bus, ShardsReadyV1
 from mailrail.bus.postgres import PostgresBus
 from mailrail.campaigns.handlers import SendLoop
 from mailrail.config import Settings
@@ -39,7 +39,7 @@ class Worker:
 
     settings: Settings
     pool: Pool
-    bus: PostgresBus
+    bus: Bus
     codec: Codec
     sender: Sender
     send_loop: SendLoop

@@ -1,5 +1,6 @@
 """Every message on the bus: small, versioned by name, carrying ids and no rows."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -19,6 +20,22 @@ class Message(Protocol):
 
     def to_wire(self) -> dict[str, Any]:
         """JSON-ready, with the version inside."""
+        ...
+
+
+class Bus(Protocol):
+    """What carries messages. Nothing depends on their arriving: every receiver sweeps."""
+
+    async def publish(self, topic: str, wire: Any) -> None:
+        """Sends one message to whoever listens now."""
+        ...
+
+    async def subscribe(self, topic: str, handler: Callable[[Any], None]) -> None:
+        """Calls `handler` with each message until cancelled, and with None after each (re)connect."""
+        ...
+
+    async def close(self) -> None:
+        """Lets its connections go."""
         ...
 
 

@@ -3,8 +3,7 @@
 import asyncio
 import logging
 
-from mailrail.bus.messages import Message
-from mailrail.bus.postgres import PostgresBus
+from mailrail.bus.messages import Bus, Message
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 
 log = logging.getLogger(__name__)
@@ -18,7 +17,7 @@ async def append(conn: Connection, message: Message) -> None:
     await conn.execute("INSERT INTO outbox (topic, message) VALUES ($1, $2)", message.topic, message.to_wire())
 
 
-async def relay_once(pool: Pool, bus: PostgresBus) -> int:
+async def relay_once(pool: Pool, bus: Bus) -> int:
     """Publishes what is waiting, each distinct message once; returns how many rows left the outbox.
 
     Published before the rows go: a crash in between rings a second time, which is harmless.
@@ -36,7 +35,7 @@ async def relay_once(pool: Pool, bus: PostgresBus) -> int:
     return len(rows)
 
 
-async def relay(pool: Pool, bus: PostgresBus) -> None:
+async def relay(pool: Pool, bus: Bus) -> None:
     """Runs until cancelled."""
     while True:
         try:
