@@ -1203,34 +1203,4 @@ mod tests {
         }
         assert!(compiled > 1_000, "{compiled}");
     }
-
-    #[test]
-    #[ignore = "a stopwatch, not a check"]
-    fn time_per_recipient() {
-        let mut html = String::from("<html><body><p>Hi {{ firstName }}, your plan is {{ plan }}.</p>");
-        for link in 0..13 {
-            html.push_str(&format!(
-                "<a href=\"https://shop.example/{link}?utm=mail\">{}</a>",
-                "lorem ipsum ".repeat(125)
-            ));
-        }
-        for (label, block) in [("steps", ""), ("engine", "{% if plan %}x{% endif %}")] {
-            let source = Source {
-                subject: "News for {{ firstName }}".to_owned(),
-                html: format!("{html}{block}</body></html>"),
-                base_url: "https://t.example".to_owned(),
-                track_opens: true,
-                track_clicks: true,
-                ..Source::default()
-            };
-            let content = content_of(freeze(&source).unwrap());
-            let rounds = 20_000;
-            let started = Instant::now();
-            for seq in 1..=rounds {
-                let recipient = recipient(seq, Some("Ada"), Some(r#"{"city": "London", "plan": "pro"}"#));
-                std::hint::black_box(content.evaluate(&recipient).unwrap());
-            }
-            println!("{label}: {:?} per recipient, {} bytes of HTML", started.elapsed() / rounds as u32, html.len());
-        }
-    }
 }

@@ -439,23 +439,6 @@ mod tests {
         assert_eq!(keys.read_track_token(&BASE64URL_NOPAD.encode(&sealed)), None);
     }
 
-    /// Prints the time per token: run it by name in a release build. It asserts nothing about time.
-    #[test]
-    #[ignore = "a stopwatch, not a check"]
-    fn time_per_token() {
-        let keys = keys();
-        let started = std::time::Instant::now();
-        let count = 200_000;
-        let mut bytes = 0;
-        for seq in 0..count {
-            bytes += keys.tag(7, seq, 0).len() + keys.track_token(7, seq).len();
-            bytes += keys.encode_id("eml", 7, seq as u32, 0).len();
-            bytes += keys.unsubscribe_token(1, 2, 3, 7, seq).len();
-        }
-        let each = started.elapsed().as_nanos() as f64 / f64::from(4 * count);
-        println!("{each:.0} ns a token, {bytes} bytes");
-    }
-
     #[test]
     fn keys_do_not_print() {
         assert_eq!(format!("{:?}", keys()), "TokenKeys { .. }");

@@ -881,22 +881,6 @@ mod tests {
         assert!(parse_events(&keys(), b"").is_err());
     }
 
-    /// Prints the time per event: run it by name in an optimised build. It asserts nothing about time.
-    #[test]
-    #[ignore = "a stopwatch, not a check"]
-    fn time_per_event() {
-        let mut notice = event("Delivery", "delivery", json!({"timestamp": PART_TIME, "smtpResponse": "250 ok"}));
-        let headers: Vec<Value> =
-            (0..15).map(|n| json!({"name": format!("X-{n}"), "value": "v \"q\" ".repeat(12)})).collect();
-        notice["mail"]["headers"] = json!(headers);
-        let body = notice.to_string();
-        let rows = rows_of(&vec![body.as_bytes(); 20_000]);
-        let started = std::time::Instant::now();
-        let parsed = parse_events(&keys(), &rows).unwrap();
-        let each = started.elapsed().as_nanos() / parsed.event_count as u128;
-        println!("{each} ns an event of {} bytes", body.len());
-    }
-
     #[test]
     fn cut_and_broken_bodies_never_panic() {
         let body = event(

@@ -744,18 +744,6 @@ mod tests {
         assert!(survivors < body.len() * 2, "{survivors}");
     }
 
-    /// Prints the time per envelope: run it by name in an optimised build. It asserts nothing about time.
-    #[test]
-    #[ignore = "a stopwatch, not a check"]
-    fn time_per_envelope() {
-        let body = with("Message", json!("{\"a\":\"b\",\"c\":\"d\"}".repeat(150)));
-        let started = std::time::Instant::now();
-        for _ in 0..5_000 {
-            assert_eq!(verifier_once().verify_at(&body, NOW_S).status, EnvelopeStatus::Ok);
-        }
-        println!("{} ns an envelope of {} bytes", started.elapsed().as_nanos() / 5_000, body.len());
-    }
-
     fn verifier_once() -> &'static SnsVerifier {
         static VERIFIER: LazyLock<SnsVerifier> = LazyLock::new(verifier);
         &VERIFIER
