@@ -91,6 +91,17 @@ _DECIDED_BY_OUTCOME = {
 }
 
 
+RETRY_PAUSE_S = 0.5
+RETRY_PAUSE_MAX_S = 30.0
+# Six doublings reach the longest pause; an attempt's number may be in the thousands.
+RETRY_DOUBLINGS_MAX = 6
+
+
+def retry_pause_s(attempt: int) -> float:
+    """How long after this attempt, counted from 1, the next one waits at most; seconds."""
+    return min(RETRY_PAUSE_MAX_S, RETRY_PAUSE_S * 2.0 ** min(attempt - 1, RETRY_DOUBLINGS_MAX))
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """An attempt that was made durable before its call; `live` while its lease and epoch hold."""

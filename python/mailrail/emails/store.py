@@ -8,10 +8,8 @@ import random
 from collections.abc import Mapping
 
 from mailrail.db.pool import Connection
-from mailrail.emails.model import RETRYABLE, LeasedShard, Outcome, Round
+from mailrail.emails.model import RETRYABLE, LeasedShard, Outcome, Round, retry_pause_s
 
-RETRY_PAUSE_S = 0.5
-RETRY_PAUSE_MAX_S = 30.0
 RESULT_COLUMNS = ("stream_id", "seq", "attempt", "outcome", "ses_message_id", "error", "account_id")
 
 # Tenants with fewer shards under way come first, so that a large campaign never starves a small one.
@@ -172,7 +170,7 @@ async def permit_retries(conn: Connection, lease: LeasedShard, claimed: Round) -
     """Lets those of the round that were surely not accepted try again: unwritten ones at once, the others after a
     pause that doubles up to half a minute. The jitter is the round's, so that its recipients stay together in calls.
     """
-    pause_s = min(RETRY_PAUSE_MAX_S, RETRY_PAUSE_S * 2 ** (claimed.attempt - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
+    pause_s = retry_pause_s(claimed.attempt) * random.uniform(0.5, 1.0)  # noqa: S311
     await conn.execute(
         """INSERT INTO permits (stream_id, seq, attempt, account_id, shard, due_at)
            SELECT r.stream_id, r.seq, r.attempt + 1, $4, $2,
