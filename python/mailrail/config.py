@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import hashlib
 import hmac
+import ipaddress
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -161,6 +162,44 @@ class Settings:
         one_of("slots", "simple"),
     )
     lease_s: float = setting(30.0, "seconds", "How long a worker owns a shard without renewing.", between(1, 3600))
+    call_timeout_ms: int = setting(
+        10_000, "milliseconds", "How long one call to SES may take; a lease must outlast it.", between(100, 60_000)
+    )
+    fence_s: float = setting(
+        3600.0,
+        "seconds",
+        "How long after its lease a send without an answer waits before anything follows from the silence.",
+        between(1, 86_400),
+    )
+    unknown_max_age_s: float = setting(
+        86_400.0,
+        "seconds",
+        "When a send without an answer is given up as unresolved, if nothing could be proved by then.",
+        between(1, 30 * 86_400),
+    )
+    event_lag_max_s: float = setting(
+        60.0,
+        "seconds",
+        "How far behind the applier of events may be while silence still proves something.",
+        between(0.1, 3600),
+    )
+    schedule_max_delay_s: float = setting(
+        6 * 3600.0,
+        "seconds",
+        "A scheduled campaign that is later than this pauses and asks instead of sending.",
+        between(60, 30 * 86_400),
+    )
+    kafka: tuple[str, ...] = setting(
+        (), "host:port", "Kafka brokers that carry doorbells between processes; empty means PostgreSQL does."
+    )
+    accepted_log: str = setting(
+        "",
+        "path",
+        "File that keeps the ids of accepted mail outside the database, to notice a restored backup; Kafka keeps them where KAFKA is set.",
+    )
+    worker_port: int = setting(
+        0, "port", "Port of /healthz, /readyz and /metrics of a worker; 0 means none.", between(0, 65535)
+    )
     price_micros: int = setting(300, "micro-dollars", "Price of one delivered email.", between(0, 1_000_000_000))
     billing: bool = setting(True, "on/off", "Whether sends need money in the wallet.")
     max_send_rate: float | None = setting(
@@ -171,6 +210,9 @@ class Settings:
     )
     retention_weeks: int = setting(
         26, "weeks", "How long the records of each recipient of a campaign are kept.", between(1, 1040)
+    )
+    log_format: str = setting(
+        "text", "word", "Form of the log: text for people, json for machines.", one_of("text", "json")
     )
     log_level: str = setting("info", "word", "Least level that is logged.", one_of("debug", "info", "warning", "error"))
 
@@ -190,7 +232,18 @@ def load(environment: Mapping[str, str]) -> Settings:
         # An empty variable is as good as none: compose files write them.
         if environment.get(variable(item.name), "").strip()
     }
-    return with_role_urls(Settings(**values))
+    settings = with_role_urls(Settings(**values))
+    check_together(settings)
+    return settings
+
+
+def check_together(settings: Settings) -> None:
+    """What no single value shows."""
+    if settings.call_timeout_ms >= settings.lease_s * 1000:
+        raise ConfigError(
+            f"MAILRAIL_LEASE_S must be longer than MAILRAIL_CALL_TIMEOUT_MS (they are {settings.lease_s:g} s and "
+            f"{settings.call_timeout_ms} ms): no call is made that could outlive its lease"
+        )
 
 
 def parse(name: str, kind: Any, text: str, check: Callable[[Any], Any] | None) -> Any:
@@ -288,15 +341,41 @@ def require_database(settings: Settings, name: str) -> None:
         raise ConfigError(f"MAILRAIL_DATABASE_URL is not set, and {variable(name)} is not either")
 
 
-def require_sending(settings: Settings) -> None:
-    """Stop unless this version may send to the configured endpoint."""
+def sends_to_aws(settings: Settings) -> bool:
+    """Whether mail leaves for Amazon itself and not for a stand-in."""
     # A name with its final period is the same host.
     host = (urlsplit(settings.ses_endpoint).hostname or "").rstrip(".")
-    if not host or host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws")):
+    return not host or host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
+
+
+# A signature is good for 5 minutes, and a clock may be 5 minutes fast (reference: AWS Signature Version 4, expiry).
+AWS_FENCE_MIN_S = 900.0
+
+
+def require_sending(settings: Settings) -> None:
+    """Stop unless mail that is sent with these settings can be followed by its readers and settled by its events."""
+    if not sends_to_aws(settings):
+        return
+    if settings.fence_s < AWS_FENCE_MIN_S:
         raise ConfigError(
-            "sending to AWS needs the send engine's fence, which this version does not have; use the simulator "
-            f"(MAILRAIL_SES_ENDPOINT is {settings.ses_endpoint or 'empty, which means AWS'})"
+            f"MAILRAIL_FENCE_S must be at least {AWS_FENCE_MIN_S:g} with Amazon SES (it is {settings.fence_s:g}): until then "
+            "SES may still accept a request that was signed before"
         )
+    if is_loopback(urlsplit(settings.public_url).hostname or ""):
+        raise ConfigError(
+            f"MAILRAIL_PUBLIC_URL is {settings.public_url}, which no reader of a mail can reach; set the address under which "
+            "this installation answers from outside"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine alone."""
+    if host.rstrip(".").lower() == "localhost" or host.lower().endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def describe() -> str:

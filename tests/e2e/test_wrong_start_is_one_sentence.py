@@ -30,7 +30,7 @@ def test_the_operators_commands_find_a_running_up(home: Path) -> None:
             "cannot connect to PostgreSQL at postgresql://me@127.0.0.1:1/mail",
         ),
         (["--database", "mysql://h/d"], {}, "MAILRAIL_DATABASE_URL must look like"),
-        (["--ses", "https://email.us-east-1.amazonaws.com"], {}, "sending to AWS needs the send engine's fence"),
+        (["--ses", "https://email.us-east-1.amazonaws.com"], {}, "which no reader of a mail can reach"),
         (["--ses", "https://127.0.0.1:1"], {}, "SES at https://127.0.0.1:1 cannot be used: SES did not answer"),
         ([], {"MAILRAIL_LEASE_S": "never"}, "MAILRAIL_LEASE_S must be a number"),
         ([], {"MAILRAIL_LEASES": "1"}, "MAILRAIL_LEASES is not a setting"),

@@ -82,7 +82,7 @@ def test_a_command_without_a_database_says_what_is_missing(
 def test_processes_refuse_what_they_cannot_start_with(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "sending to AWS needs the send engine's fence" in refused(capsys, "api")
+    assert "which no reader of a mail can reach" in refused(capsys, "api")
     monkeypatch.setenv("MAILRAIL_SES_ENDPOINT", "https://127.0.0.1:1")
     assert "--roles names 'cook'" in refused(capsys, "worker", "--roles", "cook")
     monkeypatch.setenv("MAILRAIL_SECRET_KEY", "y" * 32)

@@ -105,18 +105,33 @@ def test_a_url_without_user_gets_the_role() -> None:
     assert role_url("postgresql://u:p%40@[::1]:1/d", "r", SECRET).endswith("@[::1]:1/d")
 
 
+AMAZON = [
+    "",
+    "https://email.us-east-1.amazonaws.com",
+    "https://email.us-east-1.amazonaws.com.",
+    "https://email.eu-west-1.api.aws",
+]
+
+
+@pytest.mark.parametrize("endpoint", AMAZON)
 @pytest.mark.parametrize(
-    "endpoint",
-    [
-        "",
-        "https://email.us-east-1.amazonaws.com",
-        "https://email.us-east-1.amazonaws.com.",
-        "https://email.eu-west-1.api.aws",
-    ],
+    "public_url", ["http://127.0.0.1:8025", "http://[::1]:1", "http://localhost.", "http://a.localhost"]
 )
-def test_amazon_is_refused_for_now(endpoint: str) -> None:
-    with pytest.raises(ConfigError, match="sending to AWS needs the send engine's fence.*use the simulator"):
-        config.require_sending(Settings(ses_endpoint=endpoint))
+def test_amazon_is_refused_while_links_lead_nowhere(endpoint: str, public_url: str) -> None:
+    with pytest.raises(ConfigError, match="MAILRAIL_PUBLIC_URL"):
+        config.require_sending(Settings(ses_endpoint=endpoint, public_url=public_url))
+
+
+@pytest.mark.parametrize("endpoint", AMAZON)
+def test_amazon_is_refused_with_a_fence_shorter_than_a_signature_lives(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="MAILRAIL_FENCE_S must be at least 900"):
+        config.require_sending(Settings(ses_endpoint=endpoint, public_url="https://mail.example.com", fence_s=899))
+    config.require_sending(Settings(ses_endpoint=endpoint, public_url="https://mail.example.com", fence_s=900))
+
+
+def test_a_lease_outlasts_a_call() -> None:
+    with pytest.raises(ConfigError, match="MAILRAIL_LEASE_S must be longer"):
+        config.load({"MAILRAIL_LEASE_S": "10", "MAILRAIL_CALL_TIMEOUT_MS": "10000"})
 
 
 def test_a_simulator_is_accepted() -> None:
