@@ -19,6 +19,7 @@ from mailrail.config import Settings
 from mailrail.db import partitions
 from mailrail.db.pool import DATABASE_ERRORS, Pool, close_pool, open_pool
 from mailrail.emails import store as emails
+from mailrail.emails.handlers import Reconciler
 from mailrail.events import handlers as events
 from mailrail.ses import control
 
@@ -28,7 +29,6 @@ QUOTA_POLL_S = 30.0
 SWEEP_INTERVAL_S = 2.0
 PARTITIONS_INTERVAL_S = 3600.0
 CONNECTIONS_MAX = 16
-CALL_TIMEOUT_MS = 10_000
 BLOCKING_THREADS = 2
 POOL_CLOSE_TIMEOUT_S = 5.0
 
@@ -72,6 +72,11 @@ async def fold(worker: Worker) -> None:
     await events.run_folder(worker.pool)
 
 
+async def reconcile(worker: Worker) -> None:
+    """Role `reconcile`: sends without an answer, sent again or given up."""
+    await Reconciler(worker.pool, worker.sender, worker.codec, worker.settings).run()
+
+
 async def sweep(worker: Worker) -> None:
     """Role `sweep`: what time alone brings about. Any number may run; each step is safe to repeat."""
     since_partitions_s = PARTITIONS_INTERVAL_S
@@ -94,6 +99,7 @@ ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "relay": relay,
     "apply": apply,
     "fold": fold,
+    "reconcile": reconcile,
     "sweep": sweep,
 }
 
@@ -159,7 +165,7 @@ def assemble(settings: Settings, pool: Pool) -> Worker:
                 "region": settings.ses_region,
                 "ca_pem": ca_pem,
                 "max_connections": CONNECTIONS_MAX,
-                "call_timeout_ms": CALL_TIMEOUT_MS,
+                "call_timeout_ms": settings.call_timeout_ms,
             }
         )
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +88,10 @@ class Installation:
 
 
 @asynccontextmanager
-async def installed(database: Database, folder: Path, **simulator_options: Any) -> AsyncIterator[Installation]:
-    """An installation for the length of a block."""
+async def installed(
+    database: Database, folder: Path, changes: Mapping[str, Any] | None = None, **simulator_options: Any
+) -> AsyncIterator[Installation]:
+    """An installation for the length of a block; `changes` are settings."""
     api_port, simulator_port = free_port(), free_port()
     with simulating(
         folder,
@@ -105,8 +107,7 @@ async def installed(database: Database, folder: Path, **simulator_options: Any) 
             sns_cert_hosts=(f"127.0.0.1:{simulator_port}",),
             sns_ca_file=str(folder / "ca.pem"),
             bounce_grace_s=0.0,
-            round_size=ROUND_SIZE,
-            shard_size=SHARD_SIZE,
+            **{"round_size": ROUND_SIZE, "shard_size": SHARD_SIZE, **(changes or {})},
         )
         pool = await open_pool(settings.worker_database_url, application_name="tests worker", hot=True, max_size=16)
         async with running_api(settings, pool, api_port) as api:

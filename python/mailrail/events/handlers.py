@@ -26,6 +26,7 @@ async def apply_once(conn: Connection, codec: Codec) -> bool:
             parsed = await asyncio.to_thread(parse_events, codec, await store.read_taken(conn))
             await store.stage(conn, parsed.events, parsed.parked)
             await store.insert_events(conn)
+            await store.note_canaries(conn)
             await store.suppress_addresses(conn)
             await store.mark_folds_due(conn)
             if parsed.parked_count:
