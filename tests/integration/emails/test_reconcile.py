@@ -6,7 +6,7 @@ import pytest
 
 from mailrail.db.pool import Connection, Pool
 from mailrail.emails import fold, reconcile, store
-from mailrail.emails.model import EventKind, Outcome, Patience, State
+from mailrail.emails.model import EventKind, Outcome, Patience, Reconciled, State
 from mailrail.wallet import service as wallet
 from tests.support.streams import (
     TestStream,
@@ -61,7 +61,7 @@ async def canary_returns(conn: Connection) -> None:
     await conn.execute("INSERT INTO canaries (configuration_set, seen_at) VALUES ('', now())")
 
 
-async def reconcile_once(conn: Connection, patience: Patience = PATIENCE) -> reconcile.Reconciled | None:
+async def reconcile_once(conn: Connection, patience: Patience = PATIENCE) -> Reconciled | None:
     await conn.execute("UPDATE folds SET reconcile_at = NULL")
     async with conn.transaction():
         return await reconcile.reconcile_next(conn, patience)
