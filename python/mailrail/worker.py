@@ -15,7 +15,7 @@ from mailrail.bus import outbox
 from mailrail.bus.messages import Bus, ShardsReadyV1
 from mailrail.bus.postgres import PostgresBus
 from mailrail.campaigns.handlers import SendLoop
-from mailrail.config import Settings
+from mailrail.config import Settings, ses_endpoint
 from mailrail.db import partitions
 from mailrail.db.pool import DATABASE_ERRORS, Pool, close_pool, open_pool
 from mailrail.emails import store as emails
@@ -26,6 +26,7 @@ from mailrail.ses import control
 log = logging.getLogger(__name__)
 
 QUOTA_POLL_S = 30.0
+KEYS_INTERVAL_S = 60.0
 SWEEP_INTERVAL_S = 2.0
 PARTITIONS_INTERVAL_S = 3600.0
 CONNECTIONS_MAX = 16
@@ -120,6 +121,22 @@ async def follow_quota(worker: Worker) -> None:
         await asyncio.sleep(QUOTA_POLL_S)
 
 
+async def take_keys(worker: Worker) -> None:
+    """Gives the core the keys that hold now. Raises ControlError."""
+    keys = await control.keys(worker.settings)
+    worker.sender.set_credentials(keys.access_key, keys.secret_key, keys.session_token)
+
+
+async def follow_keys(worker: Worker) -> None:
+    """Keeps the core's keys fresh, until cancelled: those of a role change under way."""
+    while True:
+        await asyncio.sleep(KEYS_INTERVAL_S)
+        try:
+            await take_keys(worker)
+        except control.ControlError as error:
+            log.error("keys: the old ones stay (%s)", error)
+
+
 async def serve(settings: Settings, roles: list[str], ready: Callable[[], None]) -> None:
     """Runs the roles until SIGTERM or SIGINT; the send loop then ends after the rounds under way."""
     pool = await open_pool(
@@ -129,6 +146,7 @@ async def serve(settings: Settings, roles: list[str], ready: Callable[[], None])
         hot=True,
     )
     worker = assemble(settings, pool)
+    await take_keys(worker)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     # Blocking work here is rare and short; more threads would only hold memory.
@@ -136,6 +154,7 @@ async def serve(settings: Settings, roles: list[str], ready: Callable[[], None])
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     tasks = {role: asyncio.create_task(ROLES[role](worker), name=role) for role in roles}
+    tasks["keys"] = asyncio.create_task(follow_keys(worker), name="keys")
     ready()
     stopped = asyncio.create_task(stopping.wait())
     try:
@@ -161,7 +180,7 @@ def assemble(settings: Settings, pool: Pool) -> Worker:
     sender = Sender(
         orjson.dumps(
             {
-                "endpoint": settings.ses_endpoint,
+                "endpoint": ses_endpoint(settings),
                 "region": settings.ses_region,
                 "ca_pem": ca_pem,
                 "max_connections": CONNECTIONS_MAX,
@@ -169,6 +188,5 @@ def assemble(settings: Settings, pool: Pool) -> Worker:
             }
         )
     )
-    sender.set_credentials(settings.ses_access_key, settings.ses_secret_key, None)
     send_loop = SendLoop(pool, sender, codec, settings)
     return Worker(settings, pool, PostgresBus(settings.worker_database_url), codec, sender, send_loop)
