@@ -85,6 +85,7 @@ async def sweep(worker: Worker) -> None:
         try:
             async with worker.pool.acquire() as conn:
                 await emails.expire_leases(conn)
+                await events.complete_finished(conn)
                 if since_partitions_s >= PARTITIONS_INTERVAL_S:
                     await partitions.make_partitions(conn)
                     await partitions.drop_old_notifications(conn)

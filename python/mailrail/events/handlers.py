@@ -58,6 +58,12 @@ async def complete_if_done(conn: Connection, stream_id: int) -> None:
             await campaigns.complete_campaign(conn, stream_id)
 
 
+async def complete_finished(conn: Connection) -> None:
+    """Completes what a folder that died between its fold and the completion left behind, and what was paused meanwhile."""
+    for stream_id in await campaigns.finished_streams(conn):
+        await complete_if_done(conn, stream_id)
+
+
 async def run_applier(pool: Pool, codec: Codec) -> None:
     """Until cancelled."""
     await _run(pool, "applier", lambda conn: apply_once(conn, codec))
