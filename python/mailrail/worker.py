@@ -15,6 +15,7 @@ from mailrail.bus import outbox
 from mailrail.bus.messages import Bus, ShardsReadyV1
 from mailrail.bus.postgres import PostgresBus
 from mailrail.campaigns.handlers import SendLoop
+from mailrail.campaigns.schedule import run_scheduler
 from mailrail.config import Settings
 from mailrail.db import partitions
 from mailrail.db.pool import DATABASE_ERRORS, Pool, close_pool, open_pool
@@ -89,12 +90,18 @@ async def sweep(worker: Worker) -> None:
         since_partitions_s += SWEEP_INTERVAL_S
 
 
+async def schedule(worker: Worker) -> None:
+    """Role `schedule`: campaigns whose time has come."""
+    await run_scheduler(worker.pool, worker.settings)
+
+
 ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "send": send,
     "relay": relay,
     "apply": apply,
     "fold": fold,
     "sweep": sweep,
+    "schedule": schedule,
 }
 
 
