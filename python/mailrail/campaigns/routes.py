@@ -1,5 +1,6 @@
 """/api/v1/campaigns and /api/v1/stats."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from mailrail.campaigns.recipients import Recipient
 from mailrail.config import Settings
 from mailrail.contacts import service as contacts
 from mailrail.contacts.model import ListNotFound
-from mailrail.db.pool import Connection, transaction
+from mailrail.db.pool import DATABASE_ERRORS, Connection, transaction
 from mailrail.domains import service as domains
 from mailrail.emails.model import State
 from mailrail.ids import NO_ROW, Ids, Kind
@@ -24,6 +25,8 @@ from mailrail.web.context import Request
 from mailrail.web.fields import Fields
 from mailrail.web.pages import page_answer, read_page, read_page_after
 from mailrail.web.values import shown_time, shown_time_or_none, shown_usd
+
+log = logging.getLogger(__name__)
 
 PARAMS = {"html": "content"}
 # Why a retry leaves recipients out whom the statistics count as failed.
@@ -253,12 +256,18 @@ async def _send_csv(
     headers = {"Cache-Control": "no-store", "Content-Disposition": f'attachment; filename="{name}"'}
     response = await request.respond(content_type="text/csv; charset=utf-8", headers=headers)
     await response.send(recipients.CSV_HEADER)
-    for first, last in slices:
-        async with transaction(ctx.pool, account_id) as conn:
-            assert campaign.stream_id is not None
-            lines = await recipients.read_csv(conn, account_id, campaign.stream_id, states, first, last)
-        if lines:
-            await response.send(lines)
+    try:
+        for first, last in slices:
+            async with transaction(ctx.pool, account_id) as conn:
+                assert campaign.stream_id is not None
+                lines = await recipients.read_csv(conn, account_id, campaign.stream_id, states, first, last)
+            if lines:
+                await response.send(lines)
+    except DATABASE_ERRORS as error:
+        log.warning("%s: an export broke off (%s)", request.ctx.request_id, type(error).__name__)
+        # Sanic would end the answer in order, and half a list would look whole.
+        request.transport.abort()
+        return
     await response.eof()
 
 

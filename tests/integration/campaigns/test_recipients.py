@@ -2,7 +2,9 @@
 
 import csv
 import io
+from typing import Any
 
+import aiohttp
 import pytest
 
 from mailrail.campaigns import recipients
@@ -222,3 +224,19 @@ async def test_no_field_is_a_formula_and_all_are_quoted(api: Api, tenant: Tenant
 async def test_anothers_campaign_is_not_exported(api: Api, stranger: Tenant, path: str) -> None:
     for query in ("", "?format=csv"):
         assert (await stranger.get(f"{path}/recipients{query}")).status == 404
+
+
+async def test_an_export_that_breaks_off_does_not_look_complete(
+    api: Api, tenant: Tenant, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = recipients.read_csv
+
+    async def read_csv_once(*arguments: Any) -> bytes:
+        if arguments[-2] > SHARD_SIZE:
+            raise ConnectionError("the database went away")
+        return await genuine(*arguments)
+
+    monkeypatch.setattr(recipients, "read_csv", read_csv_once)
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await tenant.get(f"{path}/recipients?format=csv")
+    assert (await tenant.get(f"{path}/recipients")).status == 200
