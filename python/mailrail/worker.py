@@ -15,6 +15,7 @@ from mailrail.bus import outbox
 from mailrail.bus.messages import Bus, ShardsReadyV1
 from mailrail.bus.postgres import PostgresBus
 from mailrail.campaigns.handlers import SendLoop
+from mailrail.campaigns.schedule import run_scheduler
 from mailrail.config import Settings, ses_endpoint
 from mailrail.db import partitions
 from mailrail.db.pool import DATABASE_ERRORS, Pool, close_pool, open_pool
@@ -97,6 +98,11 @@ async def sweep(worker: Worker) -> None:
         since_partitions_s += SWEEP_INTERVAL_S
 
 
+async def schedule(worker: Worker) -> None:
+    """Role `schedule`: campaigns whose time has come."""
+    await run_scheduler(worker.pool, worker.settings)
+
+
 ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "send": send,
     "relay": relay,
@@ -104,6 +110,7 @@ ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "fold": fold,
     "reconcile": reconcile,
     "sweep": sweep,
+    "schedule": schedule,
 }
 
 

@@ -97,6 +97,8 @@ GRANT EXECUTE ON FUNCTION audience_of(bigint, bigint, text[]), count_audience(bi
 GRANT USAGE ON stream_numbers TO mailrail_worker;
 -- Retry writes permits, cancel withdraws them.
 GRANT INSERT, UPDATE ON permits TO mailrail_api;
+-- Retry opens a completed stream again.
+GRANT UPDATE (closed_at) ON streams TO mailrail_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON canaries, send_limits, parked_messages TO mailrail_worker;
 GRANT UPDATE (held_at, held_reason) ON installation TO mailrail_worker;
 -- Metrics of the API process show the installation's pace, and transactional mail takes its tokens here.
