@@ -9,7 +9,12 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
+
+import orjson
 
 from mailrail._core import Codec, CoreError, Lease, Plan, Report, Sender
 from mailrail.bus.messages import ShardsReadyV1
@@ -17,6 +22,7 @@ from mailrail.campaigns import store
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.emails import store as emails
+from mailrail.emails.accepted_log import Accepted, AcceptedLog, Ranges, ranges_of
 from mailrail.emails.model import RETRYABLE, LeasedShard, Outcome, Round
 
 log = logging.getLogger(__name__)
@@ -30,17 +36,40 @@ CAUSES = {
 }
 
 
-class SendLoop:
-    """Sends shards, a few at a time, until stopped; then ends after the rounds under way."""
+@dataclass(frozen=True, slots=True)
+class CompiledStream:
+    """What all rounds of a stream share."""
 
-    def __init__(self, pool: Pool, sender: Sender, codec: Codec, settings: Settings) -> None:
+    plan: Plan
+    list_id: int | None
+    campaign_id: int | None
+
+
+class SendLoop:
+    """Sends shards, a few at a time, until stopped; then ends after the rounds under way.
+
+    `accepted_log` hears of every round that SES may have accepted, `count` of every round's outcomes.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        sender: Sender,
+        codec: Codec,
+        settings: Settings,
+        accepted_log: AcceptedLog | None = None,
+        count: Callable[[Mapping[int, int]], None] = lambda counts: None,
+    ) -> None:
         self._pool = pool
         self._sender = sender
         self._codec = codec
         self._settings = settings
         self._doorbell = asyncio.Event()
         self._stopping = False
-        self._plans: OrderedDict[int, tuple[Plan, int | None]] = OrderedDict()
+        self._accepted_log = accepted_log
+        self._count = count
+        self._system = ""
+        self._streams: OrderedDict[int, CompiledStream] = OrderedDict()
 
     def ring(self, wire: Any = None) -> None:
         """There may be a shard to send: `wire` says so, or None after a pause in listening. Raises UnreadableMessage."""
@@ -74,6 +103,8 @@ class SendLoop:
                 await asyncio.wait_for(self._doorbell.wait(), SWEEP_INTERVAL_S)
 
     async def _take_shard(self, conn: Connection) -> tuple[LeasedShard, Lease] | None:
+        if not self._system:
+            self._system = await emails.system_identifier(conn)
         asked_ns = Lease.now_ns()
         shard = await emails.take_shard(conn, self._settings.lease_s)
         if shard is None:
@@ -92,14 +123,16 @@ class SendLoop:
             await self._release(shard)
 
     async def _send_shard(self, shard: LeasedShard, lease: Lease) -> None:
-        plan, list_id = await self._plan(shard.stream_id)
+        stream = await self._stream(shard.stream_id)
         timings = Timings()
         while not self._stopping:
             claimed = await self._claim(shard, lease)
             if claimed is None:
                 break
-            rows = await self._read(shard, claimed, list_id, timings)
-            report = await self._sender.submit(plan, rows, lease)
+            rows = await self._read(shard, claimed, stream.list_id, timings)
+            report = await self._sender.submit(stream.plan, rows, lease)
+            self._count(report.counts)
+            await self._remember(shard, claimed, stream, report)
             await self._write_down(shard, claimed, report, timings)
             timings.add(report)
         await self._release(shard)
@@ -119,6 +152,33 @@ class SendLoop:
             rows = await emails.read_round(conn, shard, claimed, list_id)
         timings.read_s += time.perf_counter() - started
         return rows
+
+    async def _remember(self, shard: LeasedShard, claimed: Round, stream: CompiledStream, report: Report) -> None:
+        """Adds the round to the log of accepted mail before its results are committed: should the database be lost now and
+        an older state of it restored, the log still knows.
+        """
+        count, unknown = (report.counts.get(outcome, 0) for outcome in (Outcome.ACCEPTED, Outcome.UNKNOWN))
+        if self._accepted_log is None or not (count or unknown):
+            return
+        accepted = accepted_ranges(claimed, report)
+        record = Accepted(
+            system=self._system,
+            account_id=shard.account_id,
+            campaign_id=stream.campaign_id,
+            stream_id=shard.stream_id,
+            shard=shard.shard,
+            claim_id=claimed.claim_id,
+            attempt=claimed.attempt,
+            claimed=ranges_of(claimed.first_seq, claimed.last_seq, claimed.seqs),
+            accepted=accepted,
+            unsure=unknown > 0 or sum(last - first + 1 for first, last in accepted) < count,
+            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+        try:
+            await self._accepted_log.append(record)
+        except OSError as error:
+            # The results are truth and go on; only the guard against restored backups misses this round.
+            log.error("send loop: the log of accepted mail cannot be written (%s)", error)
 
     async def _write_down(self, shard: LeasedShard, claimed: Round, report: Report, timings: "Timings") -> None:
         """Keeps at it while the lease lasts: outcomes that are lost here come back as unknown."""
@@ -153,20 +213,31 @@ class SendLoop:
             if await emails.release_shard(conn, shard):
                 await store.mark_submitted(conn, shard.stream_id)
 
-    async def _plan(self, stream_id: int) -> tuple[Plan, int | None]:
-        found = self._plans.get(stream_id)
+    async def _stream(self, stream_id: int) -> CompiledStream:
+        found = self._streams.get(stream_id)
         if found is None:
             async with self._pool.acquire() as conn:
-                content, identity, list_id = await store.read_stream(conn, stream_id)
-            found = (Plan(content.encode(), identity.encode(), self._codec), list_id)
-            self._plans[stream_id] = found
-            while len(self._plans) > PLANS_MAX:
-                self._plans.popitem(last=False)
-        self._plans.move_to_end(stream_id)
+                content, identity, list_id, campaign_id = await store.read_stream(conn, stream_id)
+            found = CompiledStream(Plan(content.encode(), identity.encode(), self._codec), list_id, campaign_id)
+            self._streams[stream_id] = found
+            while len(self._streams) > PLANS_MAX:
+                self._streams.popitem(last=False)
+        self._streams.move_to_end(stream_id)
         return found
 
     def _deadline_ns(self, asked_ns: int) -> int:
         return asked_ns + int(self._settings.lease_s * 1e9)
+
+
+def accepted_ranges(claimed: Round, report: Report) -> Ranges:
+    """Whom SES accepted of a round; nobody where the core does not tell and it was not everybody."""
+    told: bytes | None = getattr(report, "accepted_ranges", None)
+    if told is not None:
+        ranges: Ranges = orjson.loads(told)
+        return ranges
+    if report.counts.get(Outcome.ACCEPTED, 0) < len(claimed):
+        return []
+    return ranges_of(claimed.first_seq, claimed.last_seq, claimed.seqs)
 
 
 class Timings:
