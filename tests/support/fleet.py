@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
+from mailrail.accounts import service as accounts
 from mailrail.config import SIMULATOR_TOPIC_ARN, Settings, variable
+from mailrail.db.pool import Pool
+from mailrail.wallet import service as wallet
 from tests.support.installation import free_port
 from tests.support.postgres import Database
 from tests.support.processes import wait_until
@@ -84,7 +89,9 @@ def command(settings: Settings, *arguments: str) -> "subprocess.CompletedProcess
 
 
 @contextlib.contextmanager
-def simulated(database: Database, folder: Path, changes: dict[str, Any], **options: Any) -> Iterator[tuple[Settings, RunningSimulator]]:
+def simulated(
+    database: Database, folder: Path, changes: dict[str, Any], **options: Any
+) -> Iterator[tuple[Settings, RunningSimulator]]:
     """A simulator, and the settings of processes that use it; `changes` are settings, `options` the simulator's."""
     port, simulator_port = free_port(), free_port()
     with simulating(
@@ -117,3 +124,68 @@ def fetch(url: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
+
+
+async def add_sender(pool: Pool, recipients: int, email: str = "p{}@example.net") -> str:
+    """A funded tenant with a verified domain and as many contacts; its key. `{}` in `email` is the contact's number."""
+    async with pool.acquire() as conn, conn.transaction():
+        account = await accounts.create(conn, "Acme")
+        await wallet.open_wallet(conn, account.id)
+        await wallet.deposit(conn, account.id, 300 * recipients, "opening")
+        _, key = await accounts.create_key(conn, account.id, "tests")
+        await conn.execute(
+            "INSERT INTO domains (account_id, domain, status, verified_at) VALUES ($1, 'acme.com', 'verified', now())",
+            account.id,
+        )
+        await conn.execute(
+            "INSERT INTO contacts (account_id, email) SELECT $1, replace($3, '{}', n::text) FROM generate_series(1, $2::integer) n",
+            account.id,
+            recipients,
+            email,
+        )
+    return key
+
+
+def post(settings: Settings, key: str, path: str, body: object = None) -> tuple[int, Any]:
+    """(status, JSON) of a POST to the API."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{settings.port}{path}",
+        data=b"" if body is None else orjson.dumps(body),
+        method="POST",
+        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return answer.status, orjson.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, orjson.loads(error.read())
+
+
+CAMPAIGN = {
+    "name": "News",
+    "subject": "Hi",
+    "from": {"name": "Acme", "email": "news@acme.com"},
+    "audience": {},
+    "content": {"html": "<p>Hi</p>"},
+}
+
+
+def send_campaign(settings: Settings, key: str) -> str:
+    """Starts a campaign to all contacts; its id."""
+    status, made = post(settings, key, "/v1/mail/campaigns", CAMPAIGN)
+    assert status == 201, made
+    status, sent = post(settings, key, f"/v1/mail/campaigns/{made['id']}/send")
+    assert status == 200, sent
+    return str(made["id"])
+
+
+def accepted(simulator: RunningSimulator) -> list[str]:
+    """To whom the simulator accepted mail, in order, doubles included."""
+    mails = simulator.get("accepted?from=0&limit=1000000")["mails"]
+    return [address for mail in mails for address in mail["to"]]
+
+
+def accepted_count(simulator: RunningSimulator) -> int:
+    """How many mails the simulator accepted."""
+    return int(simulator.get("accepted?from=0&limit=0")["total"])
