@@ -266,7 +266,7 @@ async def _send_csv(
     except DATABASE_ERRORS as error:
         log.warning("%s: an export broke off (%s)", request.ctx.request_id, type(error).__name__)
         # Sanic would end the answer in order, and half a list would look whole.
-        request.transport.abort()
+        request.transport.abort()  # type: ignore[attr-defined]  # Sanic declares less than asyncio gives
         return
     await response.eof()
 
