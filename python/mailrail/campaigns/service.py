@@ -48,7 +48,10 @@ SCHEDULE_AHEAD_MAX = timedelta(days=366)
 
 
 async def create(conn: Connection, account: Account, draft: CampaignDraft, settings: Settings) -> Campaign:
-    """Stores a draft. Raises TemplateInvalid, ListNotFound, ScheduleInvalid, and SenderNotVerified for a sender that may not be used."""
+    """Stores a draft.
+
+    Raises TemplateInvalid, ListNotFound, ScheduleInvalid, and SenderNotVerified for a sender that may not be used.
+    """
     if draft.list_id is not None:
         await contacts.require_list(conn, account.id, draft.list_id)
     if draft.from_email is not None:
