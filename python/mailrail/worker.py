@@ -23,10 +23,10 @@ from mailrail.emails import store as emails
 from mailrail.emails.handlers import Reconciler
 from mailrail.events import handlers as events
 from mailrail.ses import control
+from mailrail.ses.limiter import Limiter
 
 log = logging.getLogger(__name__)
 
-QUOTA_POLL_S = 30.0
 KEYS_INTERVAL_S = 60.0
 SWEEP_INTERVAL_S = 2.0
 PARTITIONS_INTERVAL_S = 3600.0
@@ -44,15 +44,16 @@ class Worker:
     bus: Bus
     codec: Codec
     sender: Sender
+    limiter: Limiter
     send_loop: SendLoop
 
 
 async def send(worker: Worker) -> None:
-    """Role `send`: shards to SES, at the pace that SES grants."""
+    """Role `send`: shards to SES, at the pace that SES grants to all workers together."""
     async with asyncio.TaskGroup() as tasks:
         helpers = [
             tasks.create_task(worker.bus.subscribe(ShardsReadyV1.topic, worker.send_loop.ring)),
-            tasks.create_task(follow_quota(worker)),
+            tasks.create_task(worker.limiter.follow()),
         ]
         await worker.send_loop.run()
         for helper in helpers:
@@ -76,7 +77,7 @@ async def fold(worker: Worker) -> None:
 
 async def reconcile(worker: Worker) -> None:
     """Role `reconcile`: sends without an answer, sent again or given up."""
-    await Reconciler(worker.pool, worker.sender, worker.codec, worker.settings).run()
+    await Reconciler(worker.pool, worker.sender, worker.limiter, worker.codec, worker.settings).run()
 
 
 async def sweep(worker: Worker) -> None:
@@ -111,22 +112,6 @@ ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "sweep": sweep,
     "schedule": schedule,
 }
-
-
-async def follow_quota(worker: Worker) -> None:
-    """Keeps the core's pace at what SES grants this account."""
-    while True:
-        rate = worker.settings.max_send_rate
-        try:
-            if rate is None:
-                rate = (await control.get_account(worker.settings)).max_send_rate
-            if rate > 0:
-                worker.sender.set_rate(rate)
-            else:
-                log.warning("quota: SES grants this account no sending rate")
-        except control.ControlError as error:
-            log.warning("quota: SES does not answer (%s)", error)
-        await asyncio.sleep(QUOTA_POLL_S)
 
 
 async def take_keys(worker: Worker) -> None:
@@ -196,5 +181,6 @@ def assemble(settings: Settings, pool: Pool) -> Worker:
             }
         )
     )
-    send_loop = SendLoop(pool, sender, codec, settings)
-    return Worker(settings, pool, PostgresBus(settings.worker_database_url), codec, sender, send_loop)
+    limiter = Limiter(pool, settings)
+    send_loop = SendLoop(pool, sender, limiter, codec, settings)
+    return Worker(settings, pool, PostgresBus(settings.worker_database_url), codec, sender, limiter, send_loop)
