@@ -307,12 +307,19 @@ async def release_shard(conn: Connection, lease: LeasedShard) -> bool:
 async def expire_leases(conn: Connection) -> int:
     """Ends leases whose holder fell silent, so that their open claims show as unknown; returns how many."""
     status = await conn.execute(
-        """WITH expired AS (
-             UPDATE shards SET epoch = epoch + 1, lease_id = NULL, lease_until = NULL
-             WHERE lease_id IS NOT NULL AND lease_until <= clock_timestamp() RETURNING stream_id, shard
+        # In order and without waiting for a shard: whoever pauses or cancels a campaign locks many of them, too.
+        """WITH silent AS (
+             SELECT stream_id, shard FROM shards WHERE lease_id IS NOT NULL AND lease_until <= clock_timestamp()
+             ORDER BY stream_id, shard FOR UPDATE SKIP LOCKED
+           ), expired AS (
+             UPDATE shards s SET epoch = s.epoch + 1, lease_id = NULL, lease_until = NULL
+             FROM silent t WHERE s.stream_id = t.stream_id AND s.shard = t.shard RETURNING s.stream_id, s.shard
+           ), ordered AS (
+             SELECT f.stream_id, f.shard FROM folds f JOIN expired USING (stream_id, shard)
+             ORDER BY f.stream_id, f.shard FOR UPDATE OF f
            )
-           UPDATE folds f SET due_at = least(f.due_at, now()) FROM expired e
-           WHERE f.stream_id = e.stream_id AND f.shard = e.shard"""
+           UPDATE folds f SET due_at = least(f.due_at, now()) FROM ordered o
+           WHERE f.stream_id = o.stream_id AND f.shard = o.shard"""
     )
     return int(status.rpartition(" ")[2])
 
