@@ -191,6 +191,18 @@ class Report:
         """Outcome code → number of rows."""
 
     @property
+    def throttled(self) -> int:
+        """Recipients that were deferred because SES was asked for more than its rate; they are in `counts[3]` too."""
+
+    @property
+    def daily_quota_hit(self) -> bool:
+        """Whether an answer said that the quota of the last 24 hours is used up. Those recipients are deferred."""
+
+    @property
+    def accepted_ranges(self) -> bytes:
+        """JSON [[first, last], …]: the seqs of the accepted recipients, in order and merged."""
+
+    @property
     def slots_recipients(self) -> int:
         """Recipients whose outcome comes from a bulk call that was written."""
 

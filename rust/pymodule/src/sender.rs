@@ -89,6 +89,9 @@ impl Sender {
 pub struct Report {
     outcomes: Py<PyBytes>,
     counts: BTreeMap<i16, u64>,
+    throttled: u64,
+    daily_quota_hit: bool,
+    accepted_ranges: Py<PyBytes>,
     slots_recipients: u64,
     simple_recipients: u64,
     calls: u64,
@@ -102,6 +105,9 @@ impl Report {
         Self {
             outcomes: PyBytes::new(py, &report.outcomes).unbind(),
             counts: report.counts,
+            throttled: report.throttled,
+            daily_quota_hit: report.daily_quota_hit,
+            accepted_ranges: PyBytes::new(py, &report.accepted_ranges).unbind(),
             slots_recipients: report.slots_recipients,
             simple_recipients: report.simple_recipients,
             calls: report.calls,

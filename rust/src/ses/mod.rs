@@ -17,7 +17,7 @@ use http_body_util::Full;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::lease::Lease;
+use crate::lease::{Lease, now_ns};
 use outcome::Answer;
 use pace::{Pace, Rate};
 use request::Request;
@@ -27,6 +27,10 @@ use transport::{Exchange, Transport, TransportOptions};
 
 const USER_AGENT_VALUE: HeaderValue = HeaderValue::from_static(concat!("mailrail/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// From here on a call is held to have lain still. Far below any age at which SES refuses a signature, far above what a
+/// busy machine takes.
+const STALL: Duration = Duration::from_secs(1);
 
 /// What a [`Sender`] needs to know from the start.
 #[derive(Debug, Clone, Deserialize)]
@@ -87,6 +91,8 @@ pub struct Call {
     pub ending: Ending,
     /// Time spent on signing.
     pub sign_time: Duration,
+    /// Time between the signature and the first byte; a matter of microseconds unless the process was frozen.
+    pub still_time: Duration,
     /// Time from the first byte written to the answer; zero when nothing was written.
     pub call_time: Duration,
 }
@@ -95,6 +101,11 @@ impl Call {
     /// Whether a byte of it may have left.
     pub fn was_written(&self) -> bool {
         matches!(self.ending, Ending::Answered(_) | Ending::NoAnswer(_))
+    }
+
+    /// Whether its signature may have grown too old before the first byte left.
+    pub fn stalled(&self) -> bool {
+        self.still_time >= STALL
     }
 }
 
@@ -189,8 +200,12 @@ impl Sender {
         lease: &Lease,
         about_to_write: impl Fn() + Send,
     ) -> Call {
-        let mut call =
-            Call { ending: Ending::NotConnected(String::new()), sign_time: Duration::ZERO, call_time: Duration::ZERO };
+        let mut call = Call {
+            ending: Ending::NotConnected(String::new()),
+            sign_time: Duration::ZERO,
+            still_time: Duration::ZERO,
+            call_time: Duration::ZERO,
+        };
         let _slot = self.transport.slot().await;
         // Those who queued up behind a lease that has ended need not also wait for the pace.
         if !lease.covers(self.call_timeout) {
@@ -209,6 +224,7 @@ impl Sender {
             };
             trace.rendered();
             let signing = Instant::now();
+            let signed_ns = now_ns();
             let message = self.signed(request, signer);
             call.sign_time += signing.elapsed();
             trace.signed();
@@ -220,6 +236,7 @@ impl Sender {
             let is_new = connection.is_new();
             about_to_write();
             trace.checked();
+            call.still_time = Duration::from_nanos(now_ns().saturating_sub(signed_ns));
             let calling = Instant::now();
             let (exchange, connection) = connection.exchange(message, self.call_timeout, || trace.written()).await;
             match exchange {
