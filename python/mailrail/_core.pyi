@@ -291,7 +291,8 @@ def parse_events(codec: Codec, rows: bytes) -> ParsedEvents:
     """Turns SES events into rows.
 
     `rows` are (notification_id int8, body text or bytea), each body an SES event. What cannot be
-    placed is parked with a reason. Raises CoreError only for malformed rows.
+    placed is parked with a reason. `dedupe` is the attempt (0 when unknown) for what one mail has once, else a hash of
+    what tells two of a kind apart. Raises CoreError only for malformed rows.
     """
 
 @final
