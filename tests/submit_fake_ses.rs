@@ -462,19 +462,6 @@ async fn skipped_rows_pass_through_and_bad_addresses_fail() {
 }
 
 #[tokio::test]
-async fn the_pace_holds_across_calls() {
-    let ses = FakeSes::start(|_, request| accept(request)).await;
-    let sender = ses.sender();
-    sender.set_rate(40.0).unwrap();
-    let started = std::time::Instant::now();
-    let report = submit(&sender, "slots", rows(70)).await.unwrap();
-    assert_eq!(report.counts, BTreeMap::from([(ACCEPTED, 70)]));
-    // 40 at once, 30 more at 40 a second.
-    assert!(started.elapsed().as_millis() >= 700, "{:?}", started.elapsed());
-    assert!(ses.requests().iter().all(|request| request.recipients().len() <= 40));
-}
-
-#[tokio::test]
 async fn broken_input_and_missing_credentials_send_nothing() {
     let ses = FakeSes::start(|_, request| accept(request)).await;
     let mut broken = rows(5);

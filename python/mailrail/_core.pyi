@@ -1,4 +1,4 @@
-"""The Rust core: rendering, signing, pacing and sending, a batch at a time.
+"""The Rust core: rendering, signing and sending, a batch at a time.
 
 Bytes go in and bytes come out. "JSON" means UTF-8 JSON bytes; "rows" means PostgreSQL's binary
 COPY format with header and trailer, exactly as `COPY … TO/FROM … (FORMAT binary)` speaks it.
@@ -134,13 +134,16 @@ class Lease:
 
 @final
 class Sender:
-    """Connections, credentials and pace of one process towards SES in one region."""
+    """Connections and credentials of one process towards SES in one region.
+
+    It knows no pace: a round holds only as many recipients as its caller was granted.
+    """
 
     def __new__(cls, options: bytes) -> Sender:
         """`options`, JSON: {"endpoint": "https://host[:port]" or "http://…", "region",
         "ca_pem": PEM text of the only certificates to trust | null for the public ones,
         "max_connections": 16, "call_timeout_ms": 10000}; the last three may be absent, others may
-        not be added. Connects to nothing yet; the pace is unlimited until `set_rate`.
+        not be added. Connects to nothing yet.
 
         Raises ConfigError.
         """
@@ -149,12 +152,6 @@ class Sender:
         """Sets or replaces the AWS credentials; rounds that began earlier keep theirs.
 
         Raises ConfigError for characters that no header can carry.
-        """
-
-    def set_rate(self, recipients_per_second: float) -> None:
-        """The pace from now on, over all rounds of this sender, with a burst of min(50, rate).
-
-        Raises ConfigError unless it is above 0; `math.inf` means no limit.
         """
 
     def submit(self, plan: Plan, rows: bytes, lease: Lease) -> asyncio.Future[Report]:

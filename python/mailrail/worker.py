@@ -20,11 +20,9 @@ from mailrail.db import partitions
 from mailrail.db.pool import DATABASE_ERRORS, Pool, close_pool, open_pool
 from mailrail.emails import store as emails
 from mailrail.events import handlers as events
-from mailrail.ses import control
 
 log = logging.getLogger(__name__)
 
-QUOTA_POLL_S = 30.0
 SWEEP_INTERVAL_S = 2.0
 PARTITIONS_INTERVAL_S = 3600.0
 CONNECTIONS_MAX = 16
@@ -46,15 +44,11 @@ class Worker:
 
 
 async def send(worker: Worker) -> None:
-    """Role `send`: shards to SES, at the pace that SES grants."""
+    """Role `send`: shards to SES."""
     async with asyncio.TaskGroup() as tasks:
-        helpers = [
-            tasks.create_task(worker.bus.subscribe(ShardsReadyV1.topic, worker.send_loop.ring)),
-            tasks.create_task(follow_quota(worker)),
-        ]
+        doorbell = tasks.create_task(worker.bus.subscribe(ShardsReadyV1.topic, worker.send_loop.ring))
         await worker.send_loop.run()
-        for helper in helpers:
-            helper.cancel()
+        doorbell.cancel()
 
 
 async def relay(worker: Worker) -> None:
@@ -96,22 +90,6 @@ ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "fold": fold,
     "sweep": sweep,
 }
-
-
-async def follow_quota(worker: Worker) -> None:
-    """Keeps the core's pace at what SES grants this account."""
-    while True:
-        rate = worker.settings.max_send_rate
-        try:
-            if rate is None:
-                rate = (await control.get_account(worker.settings)).max_send_rate
-            if rate > 0:
-                worker.sender.set_rate(rate)
-            else:
-                log.warning("quota: SES grants this account no sending rate")
-        except control.ControlError as error:
-            log.warning("quota: SES does not answer (%s)", error)
-        await asyncio.sleep(QUOTA_POLL_S)
 
 
 async def serve(settings: Settings, roles: list[str], ready: Callable[[], None]) -> None:

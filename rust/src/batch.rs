@@ -202,7 +202,6 @@ impl Round {
     /// Sorts evaluated recipients by skeleton and sends every group that is full.
     fn group(&mut self, chunk: Chunk) {
         self.tally.render_time += chunk.time;
-        let most_entries = MAX_ENTRIES.min(self.shared.sender.largest_call());
         for (row, prepared) in chunk.prepared {
             match prepared {
                 Prepared::Settled(settled) => self.settled[row] = Some(settled),
@@ -211,7 +210,7 @@ impl Round {
                     let group = self.groups.entry(skeleton_id).or_insert_with(|| Group::new(head));
                     let full = (!group.has_room_for(&json)).then(|| group.take());
                     group.add(row, json);
-                    let full = full.or_else(|| (group.rows.len() >= most_entries).then(|| group.take()));
+                    let full = full.or_else(|| (group.rows.len() >= MAX_ENTRIES).then(|| group.take()));
                     if let Some(full) = full {
                         self.call_group(full);
                     }

@@ -37,7 +37,7 @@ impl Lease {
     }
 }
 
-/// Connections, credentials and pace of one process.
+/// Connections and credentials of one process.
 #[pyclass(frozen, module = "mailrail._core")]
 pub struct Sender {
     core: Arc<mailrail_core::ses::Sender>,
@@ -61,10 +61,6 @@ impl Sender {
     ) -> PyResult<()> {
         let credentials = Credentials { access_key, secret_key, session_token };
         self.core.set_credentials(credentials).map_err(|error| raised(py, error))
-    }
-
-    fn set_rate(&self, py: Python<'_>, recipients_per_second: f64) -> PyResult<()> {
-        self.core.set_rate(recipients_per_second).map_err(|error| raised(py, error))
     }
 
     fn submit<'py>(

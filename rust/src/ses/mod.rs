@@ -1,8 +1,7 @@
-//! Amazon SES: what is written, how it is signed and paced, and what the answers mean.
+//! Amazon SES: what is written, how it is signed, and what the answers mean.
 
 pub mod json;
 pub mod outcome;
-pub mod pace;
 pub mod request;
 pub mod sigv4;
 pub mod trace;
@@ -19,7 +18,6 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::lease::{Lease, now_ns};
 use outcome::Answer;
-use pace::{Pace, Rate};
 use request::Request;
 use sigv4::{Credentials, Signable, SignedHeaders, Signer};
 use trace::{Carried, Trace};
@@ -60,10 +58,9 @@ fn default_call_timeout_ms() -> u64 {
     10_000
 }
 
-/// Connections, credentials and pace of one process towards one SES region.
+/// Connections and credentials of one process towards one SES region.
 pub struct Sender {
     transport: Transport,
-    pace: Pace,
     region: String,
     signer: RwLock<Option<Arc<Signer>>>,
     max_connections: usize,
@@ -119,7 +116,7 @@ impl Sender {
         Self::new(options.map_err(|error| Error::config(format!("the sender's options: {error}")))?)
     }
 
-    /// A sender without credentials and without a limit on its pace.
+    /// A sender without credentials.
     ///
     /// # Errors
     /// [`Error::config`] when an option cannot be used.
@@ -136,7 +133,6 @@ impl Sender {
         Ok(Self {
             host: host.map_err(|_| Error::config("the SES endpoint has an unusable host"))?,
             transport,
-            pace: Pace::new(Rate::UNLIMITED),
             region: options.region,
             signer: RwLock::new(None),
             max_connections: options.max_connections,
@@ -158,23 +154,9 @@ impl Sender {
         Ok(())
     }
 
-    /// Sets the pace in recipients per second; infinity means no limit.
-    ///
-    /// # Errors
-    /// [`Error::config`] unless it is above 0.
-    pub fn set_rate(&self, recipients_per_second: f64) -> Result<()> {
-        self.pace.set_rate(Rate::new(recipients_per_second)?);
-        Ok(())
-    }
-
     /// How many calls may be under way at the same time.
     pub fn max_connections(&self) -> usize {
         self.max_connections
-    }
-
-    /// The most recipients that one call should carry at the present pace.
-    pub fn largest_call(&self) -> usize {
-        self.pace.largest_call()
     }
 
     /// The signer of the present credentials.
@@ -207,12 +189,11 @@ impl Sender {
             call_time: Duration::ZERO,
         };
         let _slot = self.transport.slot().await;
-        // Those who queued up behind a lease that has ended need not also wait for the pace.
+        // Those who queued up behind a lease that has ended need not also connect and sign.
         if !lease.covers(self.call_timeout) {
             call.ending = Ending::LeaseOver;
             return call;
         }
-        self.pace.take(request.recipients).await;
         let mut trace = Trace::start(carried);
         loop {
             let connection = match self.transport.connect(self.call_timeout).await {
@@ -263,10 +244,6 @@ impl Sender {
             }
         }
         trace.closed(&call.ending);
-        if !call.was_written() {
-            // Nothing reached SES, so its quota was not touched.
-            self.pace.give_back(request.recipients);
-        }
         call
     }
 
