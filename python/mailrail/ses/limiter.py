@@ -101,11 +101,10 @@ class Limiter:
         self._stopped.set()
 
     async def _ask(self, most: int) -> store.Grant:
-        returned = self._returned
+        # If the answer is lost they are lost with it, rather than back twice.
+        returned, self._returned = self._returned, 0
         async with self._pool.acquire() as conn:
             asked = await store.grant(conn, self._name, self._settings.max_send_rate, most, returned)
-        # After the statement: if it failed they are still here.
-        self._returned -= returned
         if asked.limits.is_open != self._is_open:
             self._is_open = asked.limits.is_open
             log.info("limiter: campaigns %s (%s)", "go on" if self._is_open else "wait", asked.limits)

@@ -157,3 +157,20 @@ async def test_a_dead_lease_leaves_its_claims_unknown(worker_pool: Pool, stream:
             "SELECT due_at <= clock_timestamp() FROM folds WHERE stream_id = $1", stream.stream_id
         )
     assert due
+
+
+async def test_a_tenant_with_less_under_way_is_seen_waiting(worker_pool: Pool, stream: TestStream) -> None:
+    async with worker_pool.acquire() as conn:
+        first = await lease_next(conn)
+        assert not await store.is_poorer_tenant_waiting(conn, first)
+        await make_stream(conn, stream.account_id, 10, shard_size=5)
+        assert not await store.is_poorer_tenant_waiting(conn, first), "another campaign of its own tenant is none"
+        other = await make_account(conn, "Other")
+        await make_stream(conn, other, 30, shard_size=10)
+        assert await store.is_poorer_tenant_waiting(conn, first)
+        theirs = await lease_next(conn)
+        assert theirs.account_id == other
+        assert not await store.is_poorer_tenant_waiting(conn, first), "both have as much under way"
+        second = await lease_next(conn)
+        assert second.account_id == stream.account_id
+        assert await store.is_poorer_tenant_waiting(conn, second), "letting go would leave them even"
