@@ -129,6 +129,8 @@ class SendLoop:
 
     async def _tell_limiter(self, tokens: int, report: Report) -> None:
         await self._limiter.throttled(getattr(report, "throttled", 0))
+        if getattr(report, "daily_quota_hit", False):
+            await self._limiter.day_used_up()
         await self._limiter.give_back(tokens - sum(n for code, n in report.counts.items() if code not in UNSENT))
 
     async def _is_others_turn(self, shard: LeasedShard) -> bool:

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from mailrail._core import Report
 from mailrail.campaigns import handlers
 from mailrail.ses import model
 from tests.support.installation import Installation, installed
 from tests.support.postgres import Database
 
 RATE = 50
+TOLD_BY_THE_CORE = pytest.mark.skipif(not hasattr(Report, "throttled"), reason="the core does not tell throttles")
 DEBT = "tokens = -1e6"
 
 
@@ -115,3 +117,35 @@ async def test_tokens_of_those_who_are_not_written_to_come_back(installation: In
     await installation.wait_for(tenant, campaign_id, "completed")
     assert accepted(installation) == 15
     assert await ask(installation, "SELECT granted FROM send_limits") == 15
+
+
+@TOLD_BY_THE_CORE
+async def test_throttling_lowers_the_rate_for_all(installation: Installation) -> None:
+    await installation.set_faults(throttle_429=0.3, seed=1)
+    tenant = await installation.add_sender(2 * RATE)
+    await installation.wait_for(tenant, await installation.send_campaign(tenant), "completed")
+    assert accepted(installation) == 2 * RATE
+    assert installation.accepted_twice() == 0
+    assert await ask(installation, "SELECT throttles FROM send_limits") > 0
+    assert await ask(installation, "SELECT factor FROM send_limits") <= 0.7
+
+
+@TOLD_BY_THE_CORE
+async def test_a_daily_quota_that_is_hit_stops_campaigns_until_the_next_poll(
+    database: Database, tmp_path: Path
+) -> None:
+    async with installed(database, tmp_path / "simulator", max_24_hour_send=40) as installation:
+        async with asyncio.timeout(10):
+            while not await ask(installation, "SELECT count(*) FROM send_limits WHERE polled_at IS NOT NULL"):
+                await asyncio.sleep(0.05)
+        # As if the figures were wrong: SES has less left than it told.
+        await set_limits(installation, "max_24_hour_send = 500")
+        tenant = await installation.add_sender(100)
+        campaign_id = await installation.send_campaign(tenant)
+        async with asyncio.timeout(10):
+            while not await ask(installation, "SELECT sent_last_24_hours > 0 FROM send_limits"):
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        assert await ask(installation, "SELECT count(*) FROM shards WHERE lease_id IS NOT NULL") == 0
+        assert (await tenant.get(f"/api/v1/campaigns/{campaign_id}")).body["status"] == "sending"
+        assert accepted(installation) <= 40
