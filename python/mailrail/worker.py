@@ -12,7 +12,9 @@ import orjson
 
 from mailrail._core import Codec, Sender
 from mailrail.bus import outbox
+from mailrail.bus.kafka import KafkaBus
 from mailrail.bus.messages import Bus, ShardsReadyV1
+from mailrail.bus.parking import Parking
 from mailrail.bus.postgres import PostgresBus
 from mailrail.campaigns.handlers import SendLoop
 from mailrail.config import Settings, ses_endpoint
@@ -189,5 +191,13 @@ def assemble(settings: Settings, pool: Pool) -> Worker:
             }
         )
     )
-    send_loop = SendLoop(pool, sender, codec, settings)
-    return Worker(settings, pool, PostgresBus(settings.worker_database_url), codec, sender, send_loop)
+    bus = choose_bus(settings, pool)
+    send_loop = SendLoop(pool, sender, codec, settings, bus.sweep_interval_s)
+    return Worker(settings, pool, bus, codec, sender, send_loop)
+
+
+def choose_bus(settings: Settings, pool: Pool) -> Bus:
+    """Kafka where there is one, else PostgreSQL itself."""
+    if settings.kafka:
+        return KafkaBus(settings.kafka, settings.kafka_prefix, Parking(pool))
+    return PostgresBus(settings.worker_database_url, Parking(pool))

@@ -7,8 +7,6 @@ import orjson
 
 from mailrail import _core
 from mailrail.accounts.model import Account
-from mailrail.bus import outbox
-from mailrail.bus.messages import ShardsReadyV1
 from mailrail.campaigns import store
 from mailrail.campaigns.model import (
     AlreadySent,
@@ -101,7 +99,7 @@ async def launch(conn: Connection, account: Account, campaign_id: int, settings:
     )
     await store.insert_links(conn, account.id, stream_id, frozen["links"])
     await store.insert_shards(conn, account.id, stream_id, recipients, settings.shard_size)
-    await outbox.append(conn, ShardsReadyV1(stream_id))
+    await store.ring_shards(conn, stream_id)
     price_micros = account.price_micros if settings.billing else 0
     held = await wallet.hold(conn, account.id, stream_id, price_micros, recipients)
     started = await store.start_campaign(conn, campaign, stream_id, held.id, recipients)

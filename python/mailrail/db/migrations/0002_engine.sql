@@ -65,6 +65,10 @@ CREATE TABLE send_limits (
   granted bigint NOT NULL DEFAULT 0
 );
 
+-- —— outbox: which messages belong together on the bus ——————————————————————————————————————————————————————————————————
+
+ALTER TABLE outbox ADD COLUMN key text NOT NULL DEFAULT '';
+
 -- —— bus messages that no release here can read —————————————————————————————————————————————————————————————————————————
 
 CREATE TABLE parked_messages (
