@@ -29,6 +29,7 @@ PLUMBING = ("bus", "db", "ses", "addresses.py", "config.py", "errors.py", "ids.p
 SQL_ELSEWHERE = {
     "app.py": "asks whether the database answers, no table in sight",
     "bus/outbox.py": "the outbox is no room's table",
+    "bus/parking.py": "parked messages are no room's either",
     "bus/postgres.py": "NOTIFY is the transport of this bus",
     "campaigns/recipients.py": "the second half of the store of campaigns: who got it, who did not and why",
     "db/migrate.py": "makes the tables and the roles",

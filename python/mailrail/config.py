@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import hmac
 import ipaddress
+import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -81,6 +82,22 @@ def web_address(value: str) -> str:
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("must look like https://mail.example.com")
     return value.rstrip("/")
+
+
+def broker_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Kafka brokers."""
+    for address in value:
+        host, _, port = address.rpartition(":")
+        if not host or "/" in host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError("must look like kafka-1.example.com:9092,kafka-2.example.com:9092")
+    return value
+
+
+def topic_name(value: str) -> str:
+    """The beginning of a name of a Kafka topic (Kafka: letters, digits, `.`, `_` and `-`, at most 249)."""
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", value):
+        raise ValueError("must be at most 100 letters, digits, periods, hyphens and underscores")
+    return value
 
 
 def split_url(value: str) -> SplitResult | None:
@@ -198,7 +215,16 @@ class Settings:
         between(60, 30 * 86_400),
     )
     kafka: tuple[str, ...] = setting(
-        (), "host:port", "Kafka brokers that carry doorbells between processes; empty means PostgreSQL does."
+        (),
+        "host:port",
+        "Kafka brokers that carry doorbells between processes; empty means PostgreSQL does.",
+        broker_addresses,
+    )
+    kafka_prefix: str = setting(
+        "mailrail",
+        "name",
+        "Begins the names of our Kafka topics and groups, so that installations can share brokers.",
+        topic_name,
     )
     accepted_log: str = setting(
         "",

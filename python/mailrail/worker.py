@@ -13,7 +13,9 @@ import orjson
 
 from mailrail._core import Codec, Sender
 from mailrail.bus import outbox
+from mailrail.bus.kafka import KafkaBus
 from mailrail.bus.messages import Bus, ShardsReadyV1
+from mailrail.bus.parking import Parking
 from mailrail.bus.postgres import PostgresBus
 from mailrail.campaigns.handlers import SendLoop
 from mailrail.campaigns.schedule import run_scheduler
@@ -212,12 +214,27 @@ def assemble(settings: Settings, pool: Pool) -> Worker:
             }
         )
     )
-    limiter, accepted_log, metrics = Limiter(pool, settings), open_log(settings.accepted_log), Metrics()
+    bus = choose_bus(settings, pool)
+    accepted_log = open_log(settings.accepted_log, bus if isinstance(bus, KafkaBus) else None)
+    limiter, metrics = Limiter(pool, settings), Metrics()
     send_loop = SendLoop(
-        pool, sender, limiter, codec, settings, accepted_log, lambda counts: count_emails(metrics, counts)
+        pool,
+        sender,
+        limiter,
+        codec,
+        settings,
+        bus.sweep_interval_s,
+        accepted_log,
+        lambda counts: count_emails(metrics, counts),
     )
-    bus = PostgresBus(settings.worker_database_url)
     return Worker(settings, pool, bus, codec, sender, limiter, send_loop, accepted_log, metrics)
+
+
+def choose_bus(settings: Settings, pool: Pool) -> Bus:
+    """Kafka where there is one, else PostgreSQL itself."""
+    if settings.kafka:
+        return KafkaBus(settings.kafka, settings.kafka_prefix, Parking(pool))
+    return PostgresBus(settings.worker_database_url, Parking(pool))
 
 
 def count_emails(metrics: Metrics, counts: Mapping[int, int]) -> None:

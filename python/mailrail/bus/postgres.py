@@ -2,69 +2,97 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 import asyncpg
 import orjson
 
+from mailrail.bus.messages import BadLetter, BusDown, Handler, Letter, NotNow, Outage, Park, UnreadableMessage
 from mailrail.db.pool import DATABASE_ERRORS
-from mailrail.errors import MailrailError
 
 log = logging.getLogger(__name__)
 
+CONNECT_TIMEOUT_S = 10.0
+PUBLISH_TIMEOUT_S = 5.0
 RECONNECT_S = 1.0
-
-Handler = Callable[[Any], None]
+# Messages that wait for one receiver; what comes on top is left to its sweep.
+WAITING_MAX = 1000
 
 
 class PostgresBus:
-    """Publishes by NOTIFY, hears by LISTEN. A lost connection is made anew; what was missed meanwhile is what the
-    receivers' sweeps are for.
+    """Publishes by NOTIFY, hears by LISTEN; every listener hears everything.
+
+    A lost connection is made anew; what was missed meanwhile is what the receivers' sweeps are for.
     """
 
-    def __init__(self, database_url: str) -> None:
-        self._database_url = database_url
-        self._publisher: asyncpg.Connection | None = None
+    sweep_interval_s = 2.0
 
-    async def publish(self, topic: str, wire: Any) -> None:
-        """Sends one message to whoever listens now. Raises OSError or asyncpg errors."""
-        if self._publisher is None or self._publisher.is_closed():
-            self._publisher = await asyncpg.connect(self._database_url)
-        await self._publisher.execute("SELECT pg_notify($1, $2)", _channel(topic), orjson.dumps(wire).decode())
+    def __init__(self, database_url: str, park: Park) -> None:
+        self._database_url = database_url
+        self._park = park
+        self._publisher: asyncpg.Connection[asyncpg.Record] | None = None
+
+    async def publish(self, letters: Sequence[Letter]) -> None:
+        """Tells whoever listens now; of several shards of a stream, one is enough to wake all. Raises BusDown."""
+        loudest = {(letter.topic, letter.key.partition(":")[0]): letter for letter in letters}
+        try:
+            async with asyncio.timeout(PUBLISH_TIMEOUT_S):
+                if self._publisher is None or self._publisher.is_closed():
+                    self._publisher = await self._connect()
+                await self._publisher.executemany(
+                    "SELECT pg_notify($1, $2)",
+                    [(_channel(letter.topic), letter.payload.decode()) for letter in loudest.values()],
+                )
+        except DATABASE_ERRORS as error:  # TimeoutError is an OSError
+            raise BusDown(f"NOTIFY failed ({type(error).__name__})") from error
 
     async def subscribe(self, topic: str, handler: Handler) -> None:
         """Calls `handler` with each message until cancelled; also once, with None, after each (re)connect."""
+        outage = Outage(log, "bus: listening")
         while True:
             try:
-                conn = await asyncpg.connect(self._database_url)
-            except (OSError, asyncpg.PostgresError) as error:
-                log.warning("bus: cannot listen (%s), trying again", type(error).__name__)
-                await asyncio.sleep(RECONNECT_S)
-                continue
-            closed = asyncio.Event()
-            conn.add_termination_listener(lambda *_, closed=closed: closed.set())
-            try:
-                await conn.add_listener(_channel(topic), lambda *call: _deliver(handler, call[3]))
-                handler(None)
-                await closed.wait()
+                await self._listen(topic, handler, outage)
             except DATABASE_ERRORS as error:
-                log.warning("bus: listening broke (%s)", type(error).__name__)
-            finally:
-                conn.terminate()
+                outage.goes_on(error)
+            await asyncio.sleep(RECONNECT_S)
 
     async def close(self) -> None:
         """Lets the publishing connection go."""
         if self._publisher is not None:
-            await self._publisher.close()
+            self._publisher.terminate()
+
+    async def _listen(self, topic: str, handler: Handler, outage: Outage) -> None:
+        """Until the connection ends."""
+        waiting: asyncio.Queue[str | None] = asyncio.Queue()
+
+        def hear(conn: object, pid: int, channel: str, payload: object) -> None:
+            if waiting.qsize() < WAITING_MAX:
+                waiting.put_nowait(str(payload))
+
+        conn = await self._connect()
+        try:
+            conn.add_termination_listener(lambda _: waiting.put_nowait(None))
+            await conn.add_listener(_channel(topic), hear)
+            outage.is_over()
+            await handler(None)
+            while (payload := await waiting.get()) is not None:
+                await self._hand_over(topic, payload, handler)
+            outage.goes_on("the connection ended")
+        finally:
+            conn.terminate()
+
+    async def _hand_over(self, topic: str, payload: str, handler: Handler) -> None:
+        try:
+            await handler(orjson.loads(payload))
+        except NotNow:
+            pass  # nobody keeps it; the sweep comes soon
+        except (orjson.JSONDecodeError, UnreadableMessage) as error:
+            await self._park(BadLetter(topic, payload.encode(), f"{type(error).__name__}: {error}"))
+            await handler(None)
+
+    async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(self._database_url, timeout=CONNECT_TIMEOUT_S)
 
 
 def _channel(topic: str) -> str:
     return f"mailrail_{topic}"
-
-
-def _deliver(handler: Handler, payload: str) -> None:
-    try:
-        handler(orjson.loads(payload))
-    except (ValueError, MailrailError) as error:  # a bad message must not end the listener
-        log.warning("bus: message dropped (%s)", type(error).__name__)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mailrail import failpoints
 from mailrail._core import Codec, CoreError, Lease, Plan, Report, Sender
-from mailrail.bus.messages import ShardsReadyV1
+from mailrail.bus.messages import NotNow, ShardsReadyV1
 from mailrail.campaigns import store
 from mailrail.campaigns.rounds import CompiledStream, Rounds, Timings
 from mailrail.config import Settings
@@ -22,8 +22,12 @@ from mailrail.ses.limiter import Limiter
 
 log = logging.getLogger(__name__)
 
-# Losing every doorbell costs this long.
-SWEEP_INTERVAL_S = 2.0
+# Between two looks at a database that failed.
+DATABASE_PAUSE_S = 0.5
+# A free slot looks for a shard no more often than this.
+IDLE_MIN_S = 0.2
+# How long a doorbell waits for a free slot to look for a shard.
+RING_TIMEOUT_S = 2.0
 # Compiled content kept by a worker: running campaigns change far less often than shards.
 STREAMS_MAX = 64
 # At a low rate a shard takes minutes: after this long a tenant that has less under way gets its turn.
@@ -43,23 +47,46 @@ class SendLoop:
         limiter: Limiter,
         codec: Codec,
         settings: Settings,
+        sweep_interval_s: float,
         accepted_log: AcceptedLog | None = None,
         count: Callable[[Mapping[int, int]], None] = lambda counts: None,
     ) -> None:
+        """`sweep_interval_s` is what losing every doorbell costs."""
         self._pool = pool
         self._limiter = limiter
         self._codec = codec
         self._settings = settings
         self._rounds = Rounds(pool, sender, settings, accepted_log, count)
+        self._sweep_interval_s = sweep_interval_s
         self._doorbell = asyncio.Event()
+        self._free = settings.shards_at_once
+        # One per doorbell that waits until a slot has looked for a shard.
+        self._rings: list[asyncio.Future[None]] = []
         self._stopping = False
         self._streams: OrderedDict[int, CompiledStream] = OrderedDict()
 
-    def ring(self, wire: Any = None) -> None:
-        """There may be a shard to send: `wire` says so, or None after a pause in listening. Raises UnreadableMessage."""
-        if wire is not None:
-            ShardsReadyV1.from_wire(wire)
+    async def ring(self, wire: Any = None) -> None:
+        """There may be a shard to send: `wire` says so, or None after a pause in listening.
+
+        Returns once a slot has looked for one since; or at once if none is free or may send, since each looks again as soon
+        as it is.
+        Raises UnreadableMessage; NotNow if the database did not answer in time or the loop is ending.
+        """
+        if wire is None:
+            self._doorbell.set()
+            return
+        ShardsReadyV1.from_wire(wire)
+        if self._stopping:
+            raise NotNow
+        if self._free == 0 or not self._limiter.is_open:
+            return
+        looked = asyncio.get_running_loop().create_future()
+        self._rings.append(looked)
         self._doorbell.set()
+        try:
+            await asyncio.wait_for(looked, RING_TIMEOUT_S)
+        except TimeoutError:
+            raise NotNow from None
 
     def stop(self) -> None:
         """Finish the rounds under way and come home."""
@@ -76,18 +103,49 @@ class SendLoop:
 
     async def _run_slot(self) -> None:
         while not self._stopping:
+            # Before the look, so that a doorbell during it brings another one.
+            self._doorbell.clear()
+            pause_s = DATABASE_PAUSE_S
             try:
-                await self._limiter.until_open()
-                async with self._pool.acquire() as conn:
-                    lease = await self._take_shard(conn)
+                lease = await self._look()
                 if lease is not None:
-                    await self._send_or_pause(*lease)
+                    await self._send_busily(*lease)
                     continue
+                pause_s = await self._idle_s()
             except DATABASE_ERRORS as error:
                 log.warning("send loop: the database failed (%s)", type(error).__name__)
-            self._doorbell.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._doorbell.wait(), SWEEP_INTERVAL_S)
+                await asyncio.wait_for(self._doorbell.wait(), pause_s)
+
+    async def _look(self) -> tuple[LeasedShard, Lease] | None:
+        """Takes a shard once mail may be sent at all, and answers the doorbells that rang before."""
+        if not self._limiter.is_open:
+            _answer(self._rings)
+            await self._limiter.until_open()
+        rings, self._rings = self._rings, []
+        try:
+            async with self._pool.acquire() as conn:
+                lease = await self._take_shard(conn)
+        except BaseException:
+            self._rings += rings
+            raise
+        _answer(rings)
+        return lease
+
+    async def _send_busily(self, shard: LeasedShard, lease: Lease) -> None:
+        self._free -= 1
+        if self._free == 0:
+            _answer(self._rings)
+        try:
+            await self._send_or_pause(shard, lease)
+        finally:
+            self._free += 1
+
+    async def _idle_s(self) -> float:
+        """How long to wait for a doorbell: none rings for a retry that falls due, or for a worker that fell silent."""
+        async with self._pool.acquire() as conn:
+            next_s = await emails.seconds_to_next_shard(conn)
+        return min(self._sweep_interval_s, max(IDLE_MIN_S, next_s)) if next_s is not None else self._sweep_interval_s
 
     async def _take_shard(self, conn: Connection) -> tuple[LeasedShard, Lease] | None:
         asked_ns = Lease.now_ns()
@@ -158,3 +216,9 @@ class SendLoop:
                 self._streams.popitem(last=False)
         self._streams.move_to_end(stream_id)
         return found
+
+
+def _answer(rings: list[asyncio.Future[None]]) -> None:
+    for ring in rings:
+        if not ring.done():
+            ring.set_result(None)

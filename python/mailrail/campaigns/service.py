@@ -8,8 +8,6 @@ import orjson
 
 from mailrail import _core
 from mailrail.accounts.model import Account
-from mailrail.bus import outbox
-from mailrail.bus.messages import ShardsReadyV1
 from mailrail.campaigns import store
 from mailrail.campaigns.model import (
     GROUPS,
@@ -148,7 +146,7 @@ async def start(conn: Connection, account: Account, campaign: Campaign, settings
     )
     await store.insert_links(conn, account.id, stream_id, frozen["links"])
     await store.insert_shards(conn, account.id, stream_id, recipients, settings.shard_size)
-    await outbox.append(conn, ShardsReadyV1(stream_id))
+    await store.ring_shards(conn, stream_id)
     held = await wallet.hold(conn, account.id, stream_id, _price_micros(account, settings), recipients)
     started = await store.start_campaign(conn, campaign, stream_id, held.id, recipients)
     return Launch(started, recipients, held.id, held.amount_micros)
@@ -181,7 +179,7 @@ async def resume(conn: Connection, account: Account, campaign_id: int, settings:
     await store.set_shard_states(conn, campaign.stream_id, "sending")
     # What came in meanwhile may have closed the last recipient: the fold finds that out and completes the campaign.
     await store.refold(conn, campaign.stream_id)
-    await _ring(conn, campaign.stream_id)
+    await store.ring_shards(conn, campaign.stream_id)
     return resumed
 
 
@@ -219,7 +217,7 @@ async def retry(
     if recipients == 0:
         raise NothingToRetry(_nobody(left_out))
     await store.wake_permitted(conn, campaign.stream_id)
-    await _ring(conn, campaign.stream_id)
+    await store.ring_shards(conn, campaign.stream_id)
     held = await wallet.hold(conn, account.id, campaign.stream_id, _price_micros(account, settings), recipients)
     await store.name_hold(conn, campaign.stream_id, held.id)
     reopened = await store.reopen_campaign(conn, campaign)
@@ -256,10 +254,6 @@ async def _is_now(conn: Connection, moment: datetime) -> bool:
     if moment > now + SCHEDULE_AHEAD_MAX:
         raise ScheduleInvalid(f"scheduledAt may be at most {SCHEDULE_AHEAD_MAX.days} days ahead.")
     return moment <= now + SOON
-
-
-async def _ring(conn: Connection, stream_id: int) -> None:
-    await outbox.append(conn, ShardsReadyV1(stream_id))
 
 
 def _price_micros(account: Account, settings: Settings) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from mailrail.bus.messages import ShardsReadyV1
 from mailrail.campaigns.model import GROUPS, Campaign, CampaignDraft, CampaignNotFound, Progress, Status, Totals
 from mailrail.db.pool import Connection, fetch_one
 from mailrail.emails.model import OPEN_STATES, Outcome, State
@@ -145,6 +146,17 @@ async def insert_shards(conn: Connection, account_id: int, stream_id: int, recip
         account_id,
         recipients,
         shard_size,
+    )
+
+
+async def ring_shards(conn: Connection, stream_id: int) -> None:
+    """Queues a doorbell per awake shard of the stream: each row is a `ShardsReadyV1`."""
+    await conn.execute(
+        """INSERT INTO outbox (topic, key, message)
+           SELECT $2, stream_id || ':' || shard, jsonb_build_object('v', 1, 'stream_id', stream_id, 'shard', shard)
+           FROM shards WHERE stream_id = $1 AND wake_at <= clock_timestamp() AND state = 'sending' ORDER BY shard""",
+        stream_id,
+        ShardsReadyV1.topic,
     )
 
 

@@ -10,6 +10,8 @@ import contextlib
 import fcntl
 import logging
 import os
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -210,6 +212,15 @@ def last_lines(path: Path, most: int) -> list[bytes]:
     return [line for line in lines[(0 if at == 0 else 1) :] if line][-most:]
 
 
+class Entry(Protocol):
+    """What a broker keeps."""
+
+    @property
+    def value(self) -> bytes:
+        """A record's line."""
+        ...
+
+
 class RetainedTopic(Protocol):
     """What the log needs of a broker: a topic that is never cleaned, in one partition, so that it has an order."""
 
@@ -217,8 +228,8 @@ class RetainedTopic(Protocol):
         """Returns once the broker has it."""
         ...
 
-    async def read_tail(self, topic: str, most: int) -> Sequence[bytes]:
-        """The last values, oldest first."""
+    async def read_tail(self, topic: str, most: int) -> Sequence[Entry]:
+        """The last entries, oldest first."""
         ...
 
 
@@ -227,26 +238,57 @@ TOPIC = "mailrail.accepted.v1"
 TOPIC_READ_MAX = 1_000_000
 
 
+# While a broker is away one round in so many seconds waits to learn whether it is back; the others' records gather here.
+RETRY_S = 5.0
+BACKLOG_MAX = 20_000
+
+
 class TopicLog:
-    """The same records in a retained topic. Raises OSError where the broker fails, whatever its client raises."""
+    """The same records in a retained topic. Raises OSError where the broker fails, whatever its client raises.
+
+    Mail does not wait for a broker: records that it did not take are kept in memory and follow once it is back. What a
+    process that dies meanwhile had in memory, the guard does not know of.
+    """
 
     def __init__(self, topic: RetainedTopic, name: str = TOPIC) -> None:
         self._topic = topic
         self._name = name
+        self._backlog: deque[Record] = deque(maxlen=BACKLOG_MAX)
+        self._try_again_at = 0.0
 
     async def append(self, record: Record) -> None:
-        """See AcceptedLog."""
-        key = str(record.stream_id).encode() if isinstance(record, Accepted) else b"released"
-        await self._try(lambda: self._topic.append_retained(self._name, key, to_line(record)))
+        """See AcceptedLog. While the broker is away this returns at once, but for the first who notices."""
+        self._backlog.append(record)
+        if time.monotonic() < self._try_again_at:
+            return
+        if len(self._backlog) > 1:
+            # Whoever comes while this one tries does not.
+            self._try_again_at = time.monotonic() + RETRY_S
+        try:
+            while self._backlog:
+                await self._send(self._backlog.popleft())
+        except OSError:
+            self._try_again_at = time.monotonic() + RETRY_S
+            raise
+        self._try_again_at = 0.0
 
     async def tail(self, most: int) -> list[Record]:
         """See AcceptedLog."""
-        return read_lines(await self._try(lambda: self._topic.read_tail(self._name, most)))
+        entries = await self._try(lambda: self._topic.read_tail(self._name, most))
+        return read_lines(entry.value for entry in entries)
 
     async def records(self) -> AsyncIterator[Record]:
         """See AcceptedLog."""
         for record in await self.tail(TOPIC_READ_MAX):
             yield record
+
+    async def _send(self, record: Record) -> None:
+        key = str(record.stream_id).encode() if isinstance(record, Accepted) else b"released"
+        try:
+            await self._try(lambda: self._topic.append_retained(self._name, key, to_line(record)))
+        except BaseException:
+            self._backlog.appendleft(record)
+            raise
 
     async def _try(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         try:

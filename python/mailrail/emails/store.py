@@ -64,6 +64,15 @@ async def is_poorer_tenant_waiting(conn: Connection, lease: LeasedShard) -> bool
     return found
 
 
+async def seconds_to_next_shard(conn: Connection) -> float | None:
+    """When a shard next falls due or loses its lease; None without any, 0 or less for one that may be taken now."""
+    seconds: float | None = await conn.fetchval(
+        """SELECT extract(epoch FROM min(greatest(wake_at, lease_until)) - clock_timestamp())::float8
+           FROM shards WHERE wake_at IS NOT NULL AND state = 'sending'"""
+    )
+    return seconds
+
+
 _CLAIM_FIRST_ATTEMPTS = """
 WITH claimed AS (
   UPDATE shards SET next_seq = least(next_seq + $4, last_seq + 1),

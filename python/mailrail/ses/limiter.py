@@ -45,6 +45,11 @@ class Limiter:
 
     # —— campaigns ——
 
+    @property
+    def is_open(self) -> bool:
+        """Whether campaigns may send, as far as the last answer goes; `until_open` waits for it."""
+        return self._is_open
+
     async def grant(self, most: int, patience_s: float = 0.0) -> int:
         """Tokens for a round of at most `most`, one slice in one statement; waits for them without a connection.
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mailrail.bus.kafka import Entry
+from mailrail.emails import accepted_log
 from mailrail.emails.accepted_log import (
     Accepted,
     FileLog,
@@ -114,9 +116,9 @@ class Broker:
             raise RuntimeError("no broker")
         self.values.append(value)
 
-    async def read_tail(self, topic: str, most: int) -> Sequence[bytes]:
+    async def read_tail(self, topic: str, most: int) -> Sequence[Entry]:
         """As the broker's client does."""
-        return self.values[-most:]
+        return [Entry(b"", value) for value in self.values[-most:]]
 
 
 async def test_a_topic_keeps_the_same_records() -> None:
@@ -128,7 +130,22 @@ async def test_a_topic_keeps_the_same_records() -> None:
     assert len(await all_of(log)) == 5
     broker.down = True
     with pytest.raises(OSError, match="the broker failed"):
-        await log.append(record(9))
+        await log.append(record(5))
+
+
+async def test_mail_does_not_wait_for_a_broker_and_no_record_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Broker()
+    log = TopicLog(broker)
+    broker.down = True
+    with pytest.raises(OSError, match="the broker failed"):
+        await log.append(record(0))
+    for claim_id in range(1, 50):
+        await log.append(record(claim_id))  # nobody tries again so soon
+    broker.down = False
+    monkeypatch.setattr(accepted_log, "RETRY_S", 0.0)
+    log._try_again_at = 0.0
+    await log.append(record(50))
+    assert await log.tail(100) == [record(claim_id) for claim_id in range(51)]
 
 
 def test_numbers_become_spans() -> None:

@@ -69,6 +69,10 @@ CREATE TABLE send_limits (
 -- Updated many times a second: its versions stay on its page.
 ) WITH (fillfactor = 10);
 
+-- —— outbox: which messages belong together on the bus ——————————————————————————————————————————————————————————————————
+
+ALTER TABLE outbox ADD COLUMN key text NOT NULL DEFAULT '';
+
 -- —— bus messages that no release here can read —————————————————————————————————————————————————————————————————————————
 
 CREATE TABLE parked_messages (
