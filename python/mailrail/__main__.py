@@ -91,6 +91,15 @@ def add_operator(commands: Commands) -> None:
     create.add_argument("--plan", default="starter", choices=("starter", "professional", "enterprise"))
     create.add_argument("--sender", metavar="EMAIL", help="default sender of its campaigns")
     add(accounts, "list", operator("list_accounts"), "list the accounts")
+    change = add(accounts, "change", operator("change_account"), "change what is named, and print all of it")
+    change.add_argument("account", help="id or name of the account")
+    change.add_argument("--plan", choices=("starter", "professional", "enterprise"))
+    change.add_argument("--sender", metavar="EMAIL", help="default sender of its campaigns")
+    change.add_argument(
+        "--unknown-policy",
+        choices=("resend", "never_resend"),
+        help="mail without an answer from SES: sent again once silence proves that it was not accepted, or given up",
+    )
 
     keys = add_group(commands, "key", "API keys")
     create = add(keys, "create", operator("create_key"), "make a key and print it once")

@@ -67,6 +67,28 @@ async def list_accounts(office: Office, arguments: argparse.Namespace) -> str:
     )
 
 
+async def change_account(office: Office, arguments: argparse.Namespace) -> str:
+    """The account as it is now, a setting a line."""
+    account = await find_account(office, arguments.account)
+    asked = {
+        "plan": arguments.plan,
+        "sender_email": arguments.sender,
+        "unknown_policy": arguments.unknown_policy,
+    }
+    changed = await accounts.change(
+        office.conn, account.id, **{name: value for name, value in asked.items() if value is not None}
+    )
+    return lines(
+        (name.ljust(14), value)
+        for name, value in (
+            ("name", changed.name),
+            ("plan", changed.plan),
+            ("sender", changed.sender_email or "-"),
+            ("unknown policy", changed.unknown_policy),
+        )
+    )
+
+
 async def create_key(office: Office, arguments: argparse.Namespace) -> str:
     """The key's text; nobody can print it again."""
     account = await find_account(office, arguments.account)

@@ -348,6 +348,11 @@ def sends_to_aws(settings: Settings) -> bool:
     return not host or host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
 
 
+def ses_endpoint(settings: Settings) -> str:
+    """Where SES requests go (SES endpoints and quotas: email.REGION.amazonaws.com)."""
+    return settings.ses_endpoint or f"https://email.{settings.ses_region}.amazonaws.com"
+
+
 # A signature is good for 5 minutes, and a clock may be 5 minutes fast (reference: AWS Signature Version 4, expiry).
 AWS_FENCE_MIN_S = 900.0
 

@@ -15,20 +15,21 @@ from mailrail.bus import outbox
 from mailrail.bus.messages import Bus, ShardsReadyV1
 from mailrail.bus.postgres import PostgresBus
 from mailrail.campaigns.handlers import SendLoop
-from mailrail.config import Settings
+from mailrail.config import Settings, ses_endpoint
 from mailrail.db import partitions
 from mailrail.db.pool import DATABASE_ERRORS, Pool, close_pool, open_pool
 from mailrail.emails import store as emails
+from mailrail.emails.handlers import Reconciler
 from mailrail.events import handlers as events
 from mailrail.ses import control
 
 log = logging.getLogger(__name__)
 
 QUOTA_POLL_S = 30.0
+KEYS_INTERVAL_S = 60.0
 SWEEP_INTERVAL_S = 2.0
 PARTITIONS_INTERVAL_S = 3600.0
 CONNECTIONS_MAX = 16
-CALL_TIMEOUT_MS = 10_000
 BLOCKING_THREADS = 2
 POOL_CLOSE_TIMEOUT_S = 5.0
 
@@ -72,6 +73,11 @@ async def fold(worker: Worker) -> None:
     await events.run_folder(worker.pool)
 
 
+async def reconcile(worker: Worker) -> None:
+    """Role `reconcile`: sends without an answer, sent again or given up."""
+    await Reconciler(worker.pool, worker.sender, worker.codec, worker.settings).run()
+
+
 async def sweep(worker: Worker) -> None:
     """Role `sweep`: what time alone brings about. Any number may run; each step is safe to repeat."""
     since_partitions_s = PARTITIONS_INTERVAL_S
@@ -79,6 +85,7 @@ async def sweep(worker: Worker) -> None:
         try:
             async with worker.pool.acquire() as conn:
                 await emails.expire_leases(conn)
+                await events.complete_finished(conn)
                 if since_partitions_s >= PARTITIONS_INTERVAL_S:
                     await partitions.make_partitions(conn)
                     await partitions.drop_old_notifications(conn)
@@ -94,6 +101,7 @@ ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "relay": relay,
     "apply": apply,
     "fold": fold,
+    "reconcile": reconcile,
     "sweep": sweep,
 }
 
@@ -114,6 +122,22 @@ async def follow_quota(worker: Worker) -> None:
         await asyncio.sleep(QUOTA_POLL_S)
 
 
+async def take_keys(worker: Worker) -> None:
+    """Gives the core the keys that hold now. Raises ControlError."""
+    keys = await control.keys(worker.settings)
+    worker.sender.set_credentials(keys.access_key, keys.secret_key, keys.session_token)
+
+
+async def follow_keys(worker: Worker) -> None:
+    """Keeps the core's keys fresh, until cancelled: those of a role change under way."""
+    while True:
+        await asyncio.sleep(KEYS_INTERVAL_S)
+        try:
+            await take_keys(worker)
+        except control.ControlError as error:
+            log.error("keys: the old ones stay (%s)", error)
+
+
 async def serve(settings: Settings, roles: list[str], ready: Callable[[], None]) -> None:
     """Runs the roles until SIGTERM or SIGINT; the send loop then ends after the rounds under way."""
     pool = await open_pool(
@@ -123,6 +147,7 @@ async def serve(settings: Settings, roles: list[str], ready: Callable[[], None])
         hot=True,
     )
     worker = assemble(settings, pool)
+    await take_keys(worker)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     # Blocking work here is rare and short; more threads would only hold memory.
@@ -130,6 +155,7 @@ async def serve(settings: Settings, roles: list[str], ready: Callable[[], None])
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     tasks = {role: asyncio.create_task(ROLES[role](worker), name=role) for role in roles}
+    tasks["keys"] = asyncio.create_task(follow_keys(worker), name="keys")
     ready()
     stopped = asyncio.create_task(stopping.wait())
     try:
@@ -155,14 +181,13 @@ def assemble(settings: Settings, pool: Pool) -> Worker:
     sender = Sender(
         orjson.dumps(
             {
-                "endpoint": settings.ses_endpoint,
+                "endpoint": ses_endpoint(settings),
                 "region": settings.ses_region,
                 "ca_pem": ca_pem,
                 "max_connections": CONNECTIONS_MAX,
-                "call_timeout_ms": CALL_TIMEOUT_MS,
+                "call_timeout_ms": settings.call_timeout_ms,
             }
         )
     )
-    sender.set_credentials(settings.ses_access_key, settings.ses_secret_key, None)
     send_loop = SendLoop(pool, sender, codec, settings)
     return Worker(settings, pool, PostgresBus(settings.worker_database_url), codec, sender, send_loop)

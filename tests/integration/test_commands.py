@@ -44,6 +44,10 @@ def test_accounts_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{account}  professional  Acme" in run(capsys, "account", "list")
     text = run(capsys, "key", "create", "Acme", "--name", "site", "--scopes", "contacts:read,contacts:write")
     assert text.startswith("sk_live_")
+    changed = run(capsys, "account", "change", account, "--unknown-policy", "never_resend", "--plan", "enterprise")
+    assert "unknown policy  never_resend" in changed
+    assert "plan            enterprise" in changed
+    assert "sender          -" in run(capsys, "account", "change", account)
     listed = run(capsys, "key", "list", account)
     assert "active" in listed
     assert "contacts:read,contacts:write  site" in listed

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import orjson
 from mailrail.config import SIMULATOR_TOPIC_ARN, Settings
 from mailrail.db.pool import open_pool
 from mailrail.wallet import service as wallet
-from mailrail.worker import ROLES, Worker, assemble
+from mailrail.worker import ROLES, Worker, assemble, take_keys
 from tests.support.api import Api, Tenant, running_api
 from tests.support.postgres import Database
 from tests.support.simulator import RunningSimulator, simulating
@@ -88,8 +88,10 @@ class Installation:
 
 
 @asynccontextmanager
-async def installed(database: Database, folder: Path, **simulator_options: Any) -> AsyncIterator[Installation]:
-    """An installation for the length of a block."""
+async def installed(
+    database: Database, folder: Path, changes: Mapping[str, Any] | None = None, **simulator_options: Any
+) -> AsyncIterator[Installation]:
+    """An installation for the length of a block; `changes` are settings."""
     api_port, simulator_port = free_port(), free_port()
     with simulating(
         folder,
@@ -105,12 +107,12 @@ async def installed(database: Database, folder: Path, **simulator_options: Any) 
             sns_cert_hosts=(f"127.0.0.1:{simulator_port}",),
             sns_ca_file=str(folder / "ca.pem"),
             bounce_grace_s=0.0,
-            round_size=ROUND_SIZE,
-            shard_size=SHARD_SIZE,
+            **{"round_size": ROUND_SIZE, "shard_size": SHARD_SIZE, **(changes or {})},
         )
         pool = await open_pool(settings.worker_database_url, application_name="tests worker", hot=True, max_size=16)
         async with running_api(settings, pool, api_port) as api:
             worker = assemble(settings, pool)
+            await take_keys(worker)
             roles = {name: asyncio.create_task(role(worker)) for name, role in ROLES.items()}
             try:
                 yield Installation(settings, api, simulator, worker)

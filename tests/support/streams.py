@@ -115,16 +115,46 @@ async def add_event(conn: Connection, stream: TestStream, seq: int, kind: int, d
 
 
 async def add_claim(
-    conn: Connection, stream: TestStream, shard: int, attempt: int, seqs: Sequence[int], epoch: int
+    conn: Connection,
+    stream: TestStream,
+    shard: int,
+    attempt: int,
+    seqs: Sequence[int],
+    epoch: int,
+    lease_over: timedelta = timedelta(0),
 ) -> None:
-    """A durable claim."""
+    """A durable claim, whose lease ended so long ago."""
     await conn.execute(
-        """INSERT INTO claims (stream_id, shard, claim_id, account_id, lease_id, epoch, attempt, seqs)
-           VALUES ($1, $2, nextval('claim_ids'), $3, 1, $4, $5, $6)""",
+        """INSERT INTO claims (stream_id, shard, claim_id, account_id, lease_id, epoch, attempt, seqs, claimed_at, lease_until)
+           VALUES ($1, $2, nextval('claim_ids'), $3, 1, $4, $5, $6, now() - $7::interval - interval '30 seconds',
+                   now() - $7::interval)""",
         stream.stream_id,
         shard,
         stream.account_id,
         epoch,
         attempt,
         list(seqs),
+        lease_over,
+    )
+
+
+async def add_permit(
+    conn: Connection,
+    stream: TestStream,
+    seq: int,
+    attempt: int,
+    claim_id: int | None = None,
+    hold_id: int | None = None,
+) -> None:
+    """Leave for one more attempt."""
+    await conn.execute(
+        """INSERT INTO permits (stream_id, seq, attempt, account_id, shard, due_at, hold_id, claim_id)
+           VALUES ($1, $2, $3, $4, $5, now(), $6, $7)""",
+        stream.stream_id,
+        seq,
+        attempt,
+        stream.account_id,
+        (seq - 1) // stream.shard_size,
+        hold_id,
+        claim_id,
     )

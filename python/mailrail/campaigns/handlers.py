@@ -9,8 +9,10 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from mailrail import failpoints
 from mailrail._core import Codec, CoreError, Lease, Plan, Report, Sender
 from mailrail.bus.messages import ShardsReadyV1
 from mailrail.campaigns import store
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # Losing every doorbell costs this long.
 SWEEP_INTERVAL_S = 2.0
+# Between two tries at a database that failed.
+DATABASE_PAUSE_S = 0.5
 # Compiled content kept by a worker: running campaigns change far less often than shards.
 PLANS_MAX = 64
 CAUSES = {
@@ -78,6 +82,7 @@ class SendLoop:
         shard = await emails.take_shard(conn, self._settings.lease_s)
         if shard is None:
             return None
+        failpoints.hit("lease.taken", stream_id=shard.stream_id, shard=shard.shard, epoch=shard.epoch)
         await store.mark_sending(conn, shard.stream_id)
         return shard, Lease(self._deadline_ns(asked_ns))
 
@@ -94,63 +99,137 @@ class SendLoop:
     async def _send_shard(self, shard: LeasedShard, lease: Lease) -> None:
         plan, list_id = await self._plan(shard.stream_id)
         timings = Timings()
+        last_claim_id = 0
         while not self._stopping:
-            claimed = await self._claim(shard, lease)
-            if claimed is None:
-                break
-            rows = await self._read(shard, claimed, list_id, timings)
-            report = await self._sender.submit(plan, rows, lease)
-            await self._write_down(shard, claimed, report, timings)
+            with failpoints.span("claim"):
+                claimed = await self._claim(shard, lease, last_claim_id)
+                if claimed is None:
+                    break
+                last_claim_id = claimed.claim_id
+                rows = await self._read(shard, claimed, list_id, timings)
+                if rows is None:
+                    continue
+                report = await self._submit(plan, shard, claimed, rows, lease)
+                await self._write_down(shard, claimed, report, timings)
             timings.add(report)
         await self._release(shard)
         timings.log(shard)
 
-    async def _claim(self, shard: LeasedShard, lease: Lease) -> Round | None:
-        """If the commit's answer is lost this raises, and the claim stays unsent: its recipients become unknown."""
+    async def _claim(self, shard: LeasedShard, lease: Lease, last_claim_id: int) -> Round | None:
+        """The next round, durable. None when there is none, or when the lease is lost."""
         asked_ns = Lease.now_ns()
-        async with self._pool.acquire() as conn:
-            claimed = await emails.claim_round(conn, shard, self._settings.round_size, self._settings.lease_s)
+        try:
+            async with self._pool.acquire() as conn:
+                claimed = await emails.claim_round(conn, shard, self._settings.round_size, self._settings.lease_s)
+        except DATABASE_ERRORS as error:
+            log.warning("send loop: a claim went unanswered (%s)", type(error).__name__)
+            claimed = await self._look_up_claim(shard, asked_ns, last_claim_id)
+        if claimed is None:
+            return None
         lease.extend(self._deadline_ns(asked_ns))
+        failpoints.hit(
+            "claim.committed",
+            stream_id=shard.stream_id,
+            shard=shard.shard,
+            claim_id=claimed.claim_id,
+            attempt=claimed.attempt,
+            first_seq=claimed.first_seq,
+            last_seq=claimed.last_seq,
+            seqs=claimed.seqs,
+        )
         return claimed
 
-    async def _read(self, shard: LeasedShard, claimed: Round, list_id: int | None, timings: "Timings") -> bytes:
-        started = time.perf_counter()
-        async with self._pool.acquire() as conn:
-            rows = await emails.read_round(conn, shard, claimed, list_id)
-        timings.read_s += time.perf_counter() - started
-        return rows
-
-    async def _write_down(self, shard: LeasedShard, claimed: Round, report: Report, timings: "Timings") -> None:
-        """Keeps at it while the lease lasts: outcomes that are lost here come back as unknown."""
-        started = time.perf_counter()
-        give_up_at = started + self._settings.lease_s
-        while True:
+    async def _look_up_claim(self, shard: LeasedShard, asked_ns: int, last_claim_id: int) -> Round | None:
+        """Whether a claim whose commit went unanswered took place; asked for as long as it could be of use."""
+        until_ns = self._deadline_ns(asked_ns)
+        while Lease.now_ns() < until_ns:
             try:
                 async with self._pool.acquire() as conn:
+                    return await emails.find_claim(conn, shard, last_claim_id)
+            except DATABASE_ERRORS:
+                await asyncio.sleep(DATABASE_PAUSE_S)
+        return None
+
+    async def _read(self, shard: LeasedShard, claimed: Round, list_id: int | None, timings: "Timings") -> bytes | None:
+        """The round's rows; None once the database failed, and then nobody in the round was written to."""
+        started = time.perf_counter()
+        try:
+            async with self._pool.acquire() as conn:
+                rows = await emails.read_round(conn, shard, claimed, list_id)
+        except DATABASE_ERRORS as error:
+            log.warning("send loop: a round could not be read (%s)", type(error).__name__)
+            await self._withdraw(shard, claimed, "the round could not be read")
+            return None
+        timings.read_s += time.perf_counter() - started
+        failpoints.hit("rows.read", stream_id=shard.stream_id, shard=shard.shard, claim_id=claimed.claim_id)
+        return rows
+
+    async def _submit(self, plan: Plan, shard: LeasedShard, claimed: Round, rows: bytes, lease: Lease) -> Report:
+        """Raises CoreError if the core refused the round as a whole; nothing was sent then."""
+        try:
+            report = await self._sender.submit(plan, rows, lease)
+        except CoreError:
+            await self._withdraw(shard, claimed, "the send core refused the round")
+            raise
+        failpoints.hit("report.received", stream_id=shard.stream_id, shard=shard.shard, claim_id=claimed.claim_id)
+        return report
+
+    async def _write_down(self, shard: LeasedShard, claimed: Round, report: Report, timings: "Timings") -> None:
+        """Outcomes are facts however late they come, and what is lost here would have to wait for its events."""
+        started = time.perf_counter()
+
+        async def write(conn: Connection) -> None:
+            await self._write_once(conn, shard, claimed, report)
+
+        with failpoints.span("result"):
+            await self._persist(shard, claimed, write)
+        timings.write_s += time.perf_counter() - started
+        failpoints.hit("results.committed", stream_id=shard.stream_id, shard=shard.shard, claim_id=claimed.claim_id)
+        if report.counts.get(Outcome.HALTED):
+            async with self._pool.acquire() as conn, conn.transaction():
+                await store.pause_campaign(conn, shard.stream_id, CAUSES[Outcome.HALTED])
+
+    async def _withdraw(self, shard: LeasedShard, claimed: Round, reason: str) -> None:
+        """Gives back a round of which no call was begun."""
+
+        async def withdraw(conn: Connection) -> None:
+            await emails.withdraw_round(conn, shard, claimed, reason)
+
+        await self._persist(shard, claimed, withdraw)
+
+    async def _persist(
+        self, shard: LeasedShard, claimed: Round, write: Callable[[Connection], Awaitable[None]]
+    ) -> None:
+        """Writes a round's outcomes exactly once, through any trouble of the database short of the fence, after which
+        silence is judged without them; on the way home for the length of a lease.
+        """
+        began = time.perf_counter()
+        while True:
+            try:
+                async with self._pool.acquire() as conn, conn.transaction():
                     if not await emails.has_result_batch(conn, shard, claimed):
-                        await self._write_once(conn, shard, claimed, report)
-                break
+                        await write(conn)
+                return
             except DATABASE_ERRORS as error:
                 log.warning("send loop: outcomes not written yet (%s)", type(error).__name__)
-                if time.perf_counter() > give_up_at:
+                patience_s = self._settings.lease_s if self._stopping else self._settings.fence_s
+                if time.perf_counter() - began > patience_s:
                     raise
-                await asyncio.sleep(0.5)
-        timings.write_s += time.perf_counter() - started
+                await asyncio.sleep(DATABASE_PAUSE_S)
 
     async def _write_once(self, conn: Connection, shard: LeasedShard, claimed: Round, report: Report) -> None:
         counts = report.counts
-        async with conn.transaction():
-            await emails.insert_results(conn, shard, claimed, report.outcomes)
-            await emails.add_progress(conn, shard, counts)
-            if any(counts.get(outcome) for outcome in RETRYABLE):
-                await emails.permit_retries(conn, shard, claimed)
-        if counts.get(Outcome.HALTED):
-            async with conn.transaction():
-                await store.pause_campaign(conn, shard.stream_id, CAUSES[Outcome.HALTED])
+        await emails.insert_results(conn, shard, claimed, report.outcomes)
+        failpoints.hit("results.copied", stream_id=shard.stream_id, shard=shard.shard, claim_id=claimed.claim_id)
+        await emails.add_progress(conn, shard, counts)
+        if any(counts.get(outcome) for outcome in RETRYABLE):
+            await emails.permit_retries(conn, shard, claimed)
 
     async def _release(self, shard: LeasedShard) -> None:
         async with self._pool.acquire() as conn:
-            if await emails.release_shard(conn, shard):
+            submitted = await emails.release_shard(conn, shard)
+            failpoints.hit("shard.released", stream_id=shard.stream_id, shard=shard.shard)
+            if submitted:
                 await store.mark_submitted(conn, shard.stream_id)
 
     async def _plan(self, stream_id: int) -> tuple[Plan, int | None]:

@@ -270,6 +270,15 @@ async def pause_campaign(conn: Connection, stream_id: int, reason: str) -> None:
     )
 
 
+async def finished_streams(conn: Connection) -> list[int]:
+    """Streams of running campaigns of which no shard is open any more."""
+    rows = await conn.fetch(
+        """SELECT c.stream_id FROM campaigns c WHERE c.status IN ('queued', 'sending')
+             AND NOT EXISTS (SELECT FROM folds f WHERE f.stream_id = c.stream_id AND f.closed_at IS NULL)"""
+    )
+    return [row["stream_id"] for row in rows]
+
+
 async def lock_running_campaign(conn: Connection, stream_id: int) -> bool:
     """Locks the stream's campaign against two workers that both see its last shard close."""
     status = await conn.fetchval("SELECT status FROM campaigns WHERE stream_id = $1 FOR UPDATE", stream_id)

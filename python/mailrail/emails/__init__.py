@@ -5,5 +5,6 @@ speaks. What they mean together is one pure function of their set (`model.fold`)
 Owns streams' send tables: shards, claims, permits, results, result_batches, recipient_state, state_counts, folds,
 settlements. Called by campaigns (which makes streams and sends their rounds) and events (which adds what SES says).
 
-store.py holds the round's statements, fold.py those that compute states and settle money.
+store.py holds the round's statements, fold.py those that compute states and settle money, reconcile.py what becomes of
+sends without an answer; handlers.py runs that last part in a worker.
 """

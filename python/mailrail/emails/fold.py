@@ -3,7 +3,8 @@
 The rule is `model.fold`; a property test holds the two together.
 """
 
-from mailrail.db.pool import Connection
+from mailrail import failpoints
+from mailrail.db.pool import Connection, fetch_one
 from mailrail.emails.model import EXPIRY, EventKind, Outcome, ShardFold, State
 from mailrail.wallet import service as wallet
 
@@ -22,18 +23,24 @@ LEFT JOIN LATERAL (SELECT min(id) AS id FROM holds WHERE stream_id = f.stream_id
 WHERE f.due_at <= clock_timestamp() ORDER BY f.due_at LIMIT 1 FOR UPDATE OF f SKIP LOCKED
 """
 
+# A cancelled shard speaks for everybody in it, also for those whom no claim ever named: attempt 0.
 _REWRITE_STATES = f"""
-WITH claimed AS (
+WITH this AS MATERIALIZED (
+  SELECT epoch, coalesce(lease_until > clock_timestamp(), false) AS leased, state = 'cancelled' AS cancelled, next_seq
+  FROM shards WHERE stream_id = $1 AND shard = $2
+), claimed AS (
   SELECT seq, max(attempt) AS attempt, bool_or(live) AS live FROM (
-    SELECT generate_series(c.first_seq, c.last_seq) AS seq, c.attempt,
-      c.epoch = s.epoch AND coalesce(s.lease_until > clock_timestamp(), false) AS live
-    FROM claims c JOIN shards s USING (stream_id, shard)
-    WHERE c.stream_id = $1 AND c.shard = $2 AND c.seqs IS NULL
+    SELECT generate_series(c.first_seq, c.last_seq) AS seq, c.attempt, c.epoch = s.epoch AND s.leased AS live
+    FROM claims c, this s WHERE c.stream_id = $1 AND c.shard = $2 AND c.seqs IS NULL
     UNION ALL
-    SELECT unnest(c.seqs), c.attempt, c.epoch = s.epoch AND coalesce(s.lease_until > clock_timestamp(), false)
-    FROM claims c JOIN shards s USING (stream_id, shard)
-    WHERE c.stream_id = $1 AND c.shard = $2 AND c.seqs IS NOT NULL
+    SELECT unnest(c.seqs), c.attempt, c.epoch = s.epoch AND s.leased
+    FROM claims c, this s WHERE c.stream_id = $1 AND c.shard = $2 AND c.seqs IS NOT NULL
+    UNION ALL
+    SELECT generate_series(s.next_seq, $4), 0, false FROM this s WHERE s.cancelled
   ) every_claim GROUP BY seq
+), permitted AS (
+  SELECT seq, max(attempt) AS attempt FROM permits
+  WHERE stream_id = $1 AND shard = $2 AND claim_id IS NULL GROUP BY seq
 ), outcomes AS (
   SELECT seq, min(at) FILTER (WHERE outcome = {Outcome.ACCEPTED}) AS accepted_at,
     max(ses_message_id) AS ses_message_id, max(at) AS at,
@@ -59,6 +66,8 @@ WITH claimed AS (
       WHEN h.kinds & {1 << EventKind.BOUNCE_TRANSIENT} <> 0 THEN {State.SOFT_BOUNCED}
       WHEN o.accepted_at <= now() - $6::interval THEN {State.EXPIRED}
       WHEN o.accepted_at IS NOT NULL OR h.kinds <> 0 THEN {State.ACCEPTED}
+      WHEN p.attempt > c.attempt OR c.attempt = 0
+        THEN CASE WHEN s.cancelled THEN {State.CANCELLED} ELSE {State.PENDING} END
       WHEN o.last IS NULL OR o.last >> 8 <> c.attempt
         THEN CASE WHEN c.live THEN {State.SUBMITTING} ELSE {State.UNKNOWN} END
       ELSE CASE o.last & 255
@@ -70,13 +79,15 @@ WITH claimed AS (
         WHEN {Outcome.SKIPPED_UNSUBSCRIBED} THEN {State.SKIPPED}
         WHEN {Outcome.SKIPPED_ERASED} THEN {State.SKIPPED}
         WHEN {Outcome.SKIPPED_ADDRESS_CHANGED} THEN {State.SKIPPED}
-        ELSE {State.PENDING} END
+        ELSE CASE WHEN s.cancelled THEN {State.CANCELLED} ELSE {State.PENDING} END END
     END AS state
-  FROM claimed c LEFT JOIN outcomes o USING (seq) LEFT JOIN heard h USING (seq)
+  FROM claimed c CROSS JOIN this s
+  LEFT JOIN outcomes o USING (seq) LEFT JOIN heard h USING (seq) LEFT JOIN permitted p USING (seq)
 ), told AS (
   SELECT seq, state::smallint AS state, attempt,
     CASE WHEN state IN ({State.SOFT_BOUNCED}, {State.BOUNCED}, {State.REJECTED}) THEN detail
          WHEN state = {State.EXPIRED} THEN 'no word from SES within 72 hours'
+         WHEN state = {State.CANCELLED} THEN 'the campaign was cancelled'
          WHEN state IN ({State.ACCEPTED}, {State.DELIVERED}) THEN NULL
          ELSE CASE outcome WHEN {Outcome.SKIPPED_SUPPRESSED} THEN 'suppressed'
            WHEN {Outcome.SKIPPED_UNSUBSCRIBED} THEN 'unsubscribed' WHEN {Outcome.SKIPPED_ERASED} THEN 'erased'
@@ -165,7 +176,40 @@ UPDATE folds f SET folded_at = clock_timestamp(), open = o.open, opened = g.open
   due_at = least(CASE WHEN $8 THEN w.due_at END, g.accepted_at + $7::interval),
   closed_at = CASE WHEN o.open = 0 THEN coalesce(f.closed_at, clock_timestamp()) END
 FROM open o, flags g, waiting w
-WHERE f.stream_id = $1 AND f.shard = $2 RETURNING f.open
+WHERE f.stream_id = $1 AND f.shard = $2
+RETURNING f.open, coalesce((SELECT recipients FROM counted WHERE state = {State.UNKNOWN}), 0) AS unknown,
+  f.unknown_since IS NOT NULL AS had_unknown
+"""
+
+# Every (seq, attempt) that some claim of the shard names, with the end of that claim's lease: after it no call of the
+# claim was begun. Workers of the version before 0002 did not write it; their leases ended within the hour.
+CLAIMED_ROWS = """
+SELECT generate_series(first_seq, last_seq) AS seq, attempt, claimed_at,
+  coalesce(lease_until, claimed_at + interval '1 hour') AS lease_until
+FROM claims WHERE stream_id = $1 AND shard = $2 AND seqs IS NULL
+UNION ALL
+SELECT unnest(seqs), attempt, claimed_at, coalesce(lease_until, claimed_at + interval '1 hour')
+FROM claims WHERE stream_id = $1 AND shard = $2 AND seqs IS NOT NULL
+"""
+
+_NOTE_UNKNOWN = f"""
+UPDATE folds SET unknown_since = (
+  SELECT min(c.lease_until) FROM ({CLAIMED_ROWS}) c
+  JOIN recipient_state r ON r.stream_id = $1 AND r.seq = c.seq AND r.attempt = c.attempt
+  WHERE r.seq BETWEEN $3 AND $4 AND r.state = {State.UNKNOWN})
+WHERE stream_id = $1 AND shard = $2
+"""
+
+# Only who was tried twice can have been accepted twice, and hardly anybody is: one look at an index tells.
+_COUNT_DUPLICATES = f"""
+UPDATE folds SET duplicates = (
+  SELECT count(*) FROM (
+    SELECT seq FROM (
+      SELECT seq, attempt FROM results WHERE stream_id = $1 AND seq BETWEEN $3 AND $4 AND outcome = {Outcome.ACCEPTED}
+      UNION
+      SELECT seq, attempt FROM events WHERE stream_id = $1 AND seq BETWEEN $3 AND $4 AND attempt > 0
+    ) accepted GROUP BY seq HAVING count(*) > 1) twice)
+WHERE stream_id = $1 AND shard = $2 AND EXISTS (SELECT FROM permits WHERE stream_id = $1 AND seq BETWEEN $3 AND $4)
 """
 
 
@@ -185,13 +229,19 @@ async def fold_next(conn: Connection) -> ShardFold | None:
     await conn.execute("SET LOCAL enable_nestloop = off")
     await conn.execute(_REWRITE_STATES, stream_id, shard, *span, account_id, EXPIRY)
     settled = await conn.fetch(_SETTLE, stream_id, account_id, *span, hold_id, due["bounce_grace"])
-    open_count = await conn.fetchval(
-        _REWRITE_COUNTS, stream_id, shard, *span, account_id, due["bounce_grace"], EXPIRY, hold_id is not None
+    counts = await fetch_one(
+        conn, _REWRITE_COUNTS, stream_id, shard, *span, account_id, due["bounce_grace"], EXPIRY, hold_id is not None
     )
+    if counts["unknown"] or counts["had_unknown"]:
+        await conn.execute(_NOTE_UNKNOWN, stream_id, shard, *span)
+    await conn.execute(_COUNT_DUPLICATES, stream_id, shard, *span)
+    failpoints.hit("fold.rewritten", stream_id=stream_id, shard=shard)
     for row in settled:
         # A recipient settles once per hold, so its number names this batch for ever.
         key = f"{row['hold_id']}:{row['first_seq']}"
         await wallet.settle(conn, account_id, row["hold_id"], row["captured"], row["released"], key)
+    failpoints.hit("fold.settled", stream_id=stream_id, shard=shard)
+    open_count = counts["open"]
     return ShardFold(stream_id, shard, account_id, open_count, open_count == 0 and not due["was_closed"])
 
 

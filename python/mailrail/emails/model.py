@@ -119,11 +119,21 @@ class Result:
     at: datetime
 
 
-def fold(claims: Iterable[Claim], results: Iterable[Result], events: Iterable[EventKind], now: datetime) -> State:
+def fold(
+    claims: Iterable[Claim],
+    results: Iterable[Result],
+    events: Iterable[EventKind],
+    now: datetime,
+    *,
+    permits: Iterable[int] = (),
+    cancelled: bool = False,
+) -> State:
     """The state that a set of facts amounts to; the SQL of fold.py computes the same for a shard at once.
 
-    Proof of acceptance from any attempt wins, by rank. Without one the highest attempt that was claimed decides: its
-    result, else whether its worker still lives.
+    `permits` are the attempts that were allowed and neither claimed nor withdrawn, `cancelled` says that the campaign was.
+    Proof of acceptance from any attempt wins, by rank. Without one the highest attempt decides: a permit makes the
+    recipient pending again, a claim is as good as its result, else as its worker, who may still live. What is pending
+    when its campaign is cancelled stays unsent.
     """
     claims, results, events = list(claims), list(results), set(events)
     accepted = [result.at for result in results if result.outcome is Outcome.ACCEPTED]
@@ -132,13 +142,80 @@ def fold(claims: Iterable[Claim], results: Iterable[Result], events: Iterable[Ev
         if accepted and min(accepted) + EXPIRY <= now:
             proven.append(State.EXPIRED)
         return max(proven, default=State.ACCEPTED)
-    if not claims:
+    state = _undelivered(claims, results, max(permits, default=0))
+    return State.CANCELLED if cancelled and state is State.PENDING else state
+
+
+def _undelivered(claims: list[Claim], results: list[Result], permitted_attempt: int) -> State:
+    last_attempt = max((claim.attempt for claim in claims), default=0)
+    if permitted_attempt > last_attempt or not claims:
         return State.PENDING
-    last_attempt = max(claim.attempt for claim in claims)
     outcomes = [result.outcome for result in results if result.attempt == last_attempt]
     if outcomes:
         return _DECIDED_BY_OUTCOME[max(outcomes)]
     return State.SUBMITTING if any(claim.live for claim in claims) else State.UNKNOWN
+
+
+# —— unknown outcomes ———————————————————————————————————————————————————————————————————————————————————————————————————
+
+# Sends so near to an unknown one that they tell whether its events would have come; their number and share.
+NEIGHBOUR_SPAN = timedelta(minutes=5)
+NEIGHBOURS_MAX = 200
+NEIGHBOURS_HEARD_MIN = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long silence has to last before something follows from it, by the database's clock."""
+
+    fence: timedelta
+    unknown_max_age: timedelta
+    event_lag_max: timedelta
+
+    @property
+    def recheck(self) -> timedelta:
+        """When to look again after silence proved nothing yet."""
+        return min(timedelta(seconds=30), self.fence / 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """How alive the way back of events was and is, seen from some sends without an answer.
+
+    `neighbours` are accepted sends nearest in time, `heard` those of them with an event; `canary_returned` says whether a
+    mail to SES's mailbox simulator, sent after the unknown ones could last have been accepted, has come back;
+    `lag` is the age of the oldest notification that waits to be applied, `parked` counts those since then that could not be.
+    """
+
+    neighbours: int
+    heard: int
+    canary_returned: bool
+    lag: timedelta
+    parked: int
+
+    def waiting_for(self, lag_max: timedelta) -> str | None:
+        """None where silence proves that the sends were not accepted, else what is missing for that."""
+        if self.lag > lag_max:
+            return f"events wait {self.lag.total_seconds():.0f} s to be applied"
+        if self.parked:
+            return f"{self.parked} notifications are parked unread"
+        if self.heard < NEIGHBOURS_HEARD_MIN * self.neighbours:
+            return f"only {self.heard} of the {self.neighbours} sends nearest in time have an event"
+        if not self.canary_returned:
+            return "no canary has come back yet"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What became of a shard's ripe unknowns; `canary_for` names the stream whose sender a canary should have."""
+
+    stream_id: int
+    shard: int
+    permitted: int = 0
+    given_up: int = 0
+    waiting_for: str | None = None
+    canary_for: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

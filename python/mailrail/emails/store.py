@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from mailrail.db.pool import Connection
 from mailrail.emails.model import RETRYABLE, LeasedShard, Outcome, Round, retry_pause_s
 
+# permits.claim_id of a permit that nobody may use any more.
+WITHDRAWN = 0
+
 RESULT_COLUMNS = ("stream_id", "seq", "attempt", "outcome", "ses_message_id", "error", "account_id")
 
 # Tenants with fewer shards under way come first, so that a large campaign never starves a small one.
@@ -49,33 +52,38 @@ WITH claimed AS (
     lease_until = clock_timestamp() + make_interval(secs => $5)
   WHERE stream_id = $1 AND shard = $2 AND lease_id = $3 AND lease_until > clock_timestamp()
     AND state = 'sending' AND next_seq <= last_seq
-  RETURNING account_id, lease_id, epoch, old.next_seq AS first_seq, new.next_seq - 1 AS last_seq
+  RETURNING account_id, lease_id, epoch, lease_until, old.next_seq AS first_seq, new.next_seq - 1 AS last_seq
 )
-INSERT INTO claims (stream_id, shard, claim_id, account_id, lease_id, epoch, attempt, first_seq, last_seq)
-SELECT $1, $2, nextval('claim_ids'), account_id, lease_id, epoch, 1, first_seq, last_seq FROM claimed
+INSERT INTO claims (stream_id, shard, claim_id, account_id, lease_id, lease_until, epoch, attempt, first_seq, last_seq)
+SELECT $1, $2, nextval('claim_ids'), account_id, lease_id, lease_until, epoch, 1, first_seq, last_seq FROM claimed
 RETURNING claim_id, attempt, first_seq, last_seq, seqs
 """
 
-_CLAIM_PERMITS = """
+# Silence was taken for refusal when the permit was written; if a proof of acceptance came since, the permit is withdrawn.
+_CLAIM_PERMITS = f"""
 WITH held AS (
   UPDATE shards SET lease_until = clock_timestamp() + make_interval(secs => $5)
   WHERE stream_id = $1 AND shard = $2 AND lease_id = $3 AND lease_until > clock_timestamp() AND state = 'sending'
-  RETURNING account_id, lease_id, epoch
+  RETURNING account_id, lease_id, epoch, lease_until
 ), due AS (
-  SELECT p.seq, p.attempt FROM permits p, held
+  SELECT p.seq, p.attempt,
+    EXISTS (SELECT FROM results r WHERE r.stream_id = $1 AND r.seq = p.seq AND r.outcome = {Outcome.ACCEPTED})
+    OR EXISTS (SELECT FROM events e WHERE e.stream_id = $1 AND e.seq = p.seq) AS accepted
+  FROM permits p, held
   WHERE p.stream_id = $1 AND p.shard = $2 AND p.claim_id IS NULL AND p.due_at <= clock_timestamp()
     AND p.attempt = (SELECT min(f.attempt) FROM permits f WHERE f.stream_id = $1 AND f.shard = $2
                      AND f.claim_id IS NULL AND f.due_at <= clock_timestamp())
   ORDER BY p.seq LIMIT $4 FOR UPDATE OF p
 ), round AS (
   SELECT nextval('claim_ids') AS claim_id, min(attempt) AS attempt, array_agg(seq ORDER BY seq) AS seqs
-  FROM due HAVING count(*) > 0
+  FROM due WHERE NOT accepted HAVING count(*) > 0
 ), used AS (
-  UPDATE permits p SET claim_id = r.claim_id FROM due d, round r
+  UPDATE permits p SET claim_id = CASE WHEN d.accepted THEN {WITHDRAWN} ELSE r.claim_id END
+  FROM due d LEFT JOIN round r ON true
   WHERE p.stream_id = $1 AND p.seq = d.seq AND p.attempt = d.attempt
 )
-INSERT INTO claims (stream_id, shard, claim_id, account_id, lease_id, epoch, attempt, seqs)
-SELECT $1, $2, r.claim_id, h.account_id, h.lease_id, h.epoch, r.attempt, r.seqs FROM round r, held h
+INSERT INTO claims (stream_id, shard, claim_id, account_id, lease_id, lease_until, epoch, attempt, seqs)
+SELECT $1, $2, r.claim_id, h.account_id, h.lease_id, h.lease_until, h.epoch, r.attempt, r.seqs FROM round r, held h
 RETURNING claim_id, attempt, first_seq, last_seq, seqs
 """
 
@@ -90,6 +98,52 @@ async def claim_round(conn: Connection, lease: LeasedShard, recipients: int, lea
         if row is not None:
             return Round(**row)
     return None
+
+
+async def find_claim(conn: Connection, lease: LeasedShard, after_claim_id: int) -> Round | None:
+    """The claim behind `after_claim_id` whose commit went unanswered, if it took place and the lease still holds.
+
+    Waits for the shard's row first, and so for a commit that is still under way; the claim is looked up only then,
+    because a statement that waited would not see it. Renews nothing.
+    """
+    async with conn.transaction():
+        held = await conn.fetchval(
+            """SELECT true FROM shards WHERE stream_id = $1 AND shard = $2 AND lease_id = $3
+                 AND lease_until > clock_timestamp() AND state = 'sending' FOR UPDATE""",
+            lease.stream_id,
+            lease.shard,
+            lease.lease_id,
+        )
+        if not held:
+            return None
+        row = await conn.fetchrow(
+            """SELECT claim_id, attempt, first_seq, last_seq, seqs FROM claims
+               WHERE stream_id = $1 AND shard = $2 AND lease_id = $3 AND claim_id > $4 ORDER BY claim_id DESC LIMIT 1""",
+            lease.stream_id,
+            lease.shard,
+            lease.lease_id,
+            after_claim_id,
+        )
+    return Round(**row) if row else None
+
+
+async def withdraw_round(conn: Connection, lease: LeasedShard, claimed: Round, reason: str) -> None:
+    """Says of a claimed round that no call of it was ever begun: its recipients may be claimed again at once."""
+    await insert_result_batch(conn, lease, claimed)
+    await conn.execute(
+        """INSERT INTO results (stream_id, seq, attempt, outcome, error, account_id)
+           SELECT $1, seq, $2, $3, $4, $5
+           FROM unnest(coalesce($6::integer[], ARRAY(SELECT generate_series($7::integer, $8::integer)))) AS seq""",
+        lease.stream_id,
+        claimed.attempt,
+        int(Outcome.NOT_WRITTEN),
+        reason,
+        lease.account_id,
+        claimed.seqs,
+        claimed.first_seq,
+        claimed.last_seq,
+    )
+    await permit_retries(conn, lease, claimed)
 
 
 async def read_round(conn: Connection, lease: LeasedShard, claimed: Round, list_id: int | None) -> bytes:
@@ -140,29 +194,41 @@ async def has_result_batch(conn: Connection, lease: LeasedShard, claimed: Round)
 
 async def insert_results(conn: Connection, lease: LeasedShard, claimed: Round, outcomes: bytes) -> None:
     """Writes a round's outcomes as the core encoded them, and the batch row that settles an ambiguous commit."""
+    await insert_result_batch(conn, lease, claimed)
+    await conn.copy_to_table(
+        "results", schema_name="mailrail", source=io.BytesIO(outcomes), columns=RESULT_COLUMNS, format="binary"
+    )
+
+
+async def insert_result_batch(conn: Connection, lease: LeasedShard, claimed: Round) -> None:
+    """Marks the round's outcomes as written; a second time is a unique violation."""
     await conn.execute(
         "INSERT INTO result_batches (stream_id, claim_id, part, account_id) VALUES ($1, $2, 0, $3)",
         lease.stream_id,
         claimed.claim_id,
         lease.account_id,
     )
-    await conn.copy_to_table(
-        "results", schema_name="mailrail", source=io.BytesIO(outcomes), columns=RESULT_COLUMNS, format="binary"
-    )
 
 
 async def add_progress(conn: Connection, lease: LeasedShard, counts: Mapping[int, int]) -> None:
-    """Adds a round's counts to what the shard shows while it is sent."""
+    """Adds a round's counts to what the shard shows while it is sent. Outcomes that come after the lease was lost are as
+    true as any, and ask for a fold themselves, since no release will.
+    """
     await conn.execute(
-        """UPDATE shards SET accepted = accepted + $3, failed = failed + $4, skipped = skipped + $5,
-             unknown = unknown + $6
-           WHERE stream_id = $1 AND shard = $2""",
+        """WITH added AS (
+             UPDATE shards SET accepted = accepted + $3, failed = failed + $4, skipped = skipped + $5,
+               unknown = unknown + $6
+             WHERE stream_id = $1 AND shard = $2 RETURNING lease_id IS DISTINCT FROM $7 AS late
+           )
+           UPDATE folds f SET due_at = least(f.due_at, now()) FROM added a
+           WHERE f.stream_id = $1 AND f.shard = $2 AND a.late""",
         lease.stream_id,
         lease.shard,
         counts.get(Outcome.ACCEPTED, 0),
         counts.get(Outcome.FAILED, 0),
         sum(n for code, n in counts.items() if Outcome.SKIPPED_SUPPRESSED <= code <= Outcome.SKIPPED_ADDRESS_CHANGED),
         counts.get(Outcome.UNKNOWN, 0),
+        lease.lease_id,
     )
 
 
@@ -172,13 +238,18 @@ async def permit_retries(conn: Connection, lease: LeasedShard, claimed: Round) -
     """
     pause_s = retry_pause_s(claimed.attempt) * random.uniform(0.5, 1.0)  # noqa: S311
     await conn.execute(
-        """INSERT INTO permits (stream_id, seq, attempt, account_id, shard, due_at)
-           SELECT r.stream_id, r.seq, r.attempt + 1, $4, $2,
-             now() + CASE r.outcome WHEN $6 THEN interval '0' ELSE make_interval(secs => $10) END
-           FROM results r
-           WHERE r.stream_id = $1 AND r.attempt = $3 AND r.outcome = ANY($5::smallint[])
-             AND (r.seq BETWEEN $7 AND $8 OR r.seq = ANY($9::integer[]))
-           ON CONFLICT DO NOTHING""",
+        """WITH allowed AS (
+             INSERT INTO permits (stream_id, seq, attempt, account_id, shard, due_at)
+             SELECT r.stream_id, r.seq, r.attempt + 1, $4, $2,
+               now() + CASE r.outcome WHEN $6 THEN interval '0' ELSE make_interval(secs => $10) END
+             FROM results r
+             WHERE r.stream_id = $1 AND r.attempt = $3 AND r.outcome = ANY($5::smallint[])
+               AND (r.seq BETWEEN $7 AND $8 OR r.seq = ANY($9::integer[]))
+             ON CONFLICT DO NOTHING RETURNING due_at
+           )
+           -- The lease may have been lost meanwhile, and the shard been put to sleep by whoever had it next.
+           UPDATE shards SET wake_at = least(wake_at, (SELECT min(due_at) FROM allowed))
+           WHERE stream_id = $1 AND shard = $2""",
         lease.stream_id,
         lease.shard,
         claimed.attempt,

@@ -26,6 +26,7 @@ async def apply_once(conn: Connection, codec: Codec) -> bool:
             parsed = await asyncio.to_thread(parse_events, codec, await store.read_taken(conn))
             await store.stage(conn, parsed.events, parsed.parked)
             await store.insert_events(conn)
+            await store.note_canaries(conn)
             await store.suppress_addresses(conn)
             await store.mark_folds_due(conn)
             if parsed.parked_count:
@@ -55,6 +56,12 @@ async def complete_if_done(conn: Connection, stream_id: int) -> None:
         if await fold.count_unfinished(conn, stream_id) == 0:
             await campaigns.mark_submitted(conn, stream_id)
             await campaigns.complete_campaign(conn, stream_id)
+
+
+async def complete_finished(conn: Connection) -> None:
+    """Completes what a folder that died between its fold and the completion left behind, and what was paused meanwhile."""
+    for stream_id in await campaigns.finished_streams(conn):
+        await complete_if_done(conn, stream_id)
 
 
 async def run_applier(pool: Pool, codec: Codec) -> None:

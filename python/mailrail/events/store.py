@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from mailrail.db.pool import Connection
 from mailrail.emails.fold import FOLD_INTERVAL_S
 from mailrail.emails.model import EventKind
+from mailrail.emails.reconcile import CANARY_STREAM_ID
 
 
 async def insert_notifications(
@@ -86,6 +87,15 @@ async def insert_events(conn: Connection) -> None:
            SELECT i.stream_id, i.seq, i.kind, i.dedupe, s.account_id, i.attempt, i.at, i.ses_message_id, i.detail
            FROM incoming i JOIN streams s USING (stream_id)
            ON CONFLICT DO NOTHING"""
+    )
+
+
+async def note_canaries(conn: Connection) -> None:
+    """Canaries that came back: the way from SES to here is open."""
+    await conn.execute(
+        """UPDATE canaries c SET seen_at = clock_timestamp() FROM incoming i
+           WHERE i.stream_id = $1 AND c.id = i.seq AND c.seen_at IS NULL""",
+        CANARY_STREAM_ID,
     )
 
 

@@ -4,7 +4,7 @@ installations on AWS; for any other endpoint the keys are those of the settings.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from mailrail.config import Settings
+from mailrail.config import Settings, sends_to_aws
 from mailrail.errors import MailrailError
 
 CONNECT_TIMEOUT_S = 3
@@ -64,6 +64,33 @@ class Identity:
     records: tuple[DnsRecord, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What signs a request; those of a role have a token and end within hours."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    session_token: str | None = field(repr=False)
+
+
+async def keys(settings: Settings) -> Keys:
+    """The keys that hold now: the settings' own for an endpoint that they name, else what the SDK's chain finds (environment,
+    files, role of the container or the machine). Raises ControlError.
+    """
+    if not sends_to_aws(settings):
+        return Keys(settings.ses_access_key, settings.ses_secret_key, None)
+    try:
+        found = await asyncio.to_thread(lambda: _session(settings).get_credentials())
+        frozen = await asyncio.to_thread(found.get_frozen_credentials) if found else None
+    except BotoCoreError as error:
+        raise ControlError(f"the AWS credentials cannot be had ({type(error).__name__})") from error
+    if frozen is None:
+        raise ControlError(
+            "there are no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
+        )
+    return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+
+
 async def get_account(settings: Settings) -> SesAccount:
     """The account's quotas. Raises ControlError."""
     answer = await _call(settings, lambda ses: ses.get_account())
@@ -113,12 +140,19 @@ async def _call(settings: Settings, call: Callable[[Any], Answer]) -> Answer:
 
 
 @lru_cache(maxsize=4)
+def _session(settings: Settings) -> Any:
+    """One session, and so one refreshed set of credentials, for the control calls and for the core."""
+    if sends_to_aws(settings):
+        return boto3.session.Session()
+    return boto3.session.Session(
+        aws_access_key_id=settings.ses_access_key, aws_secret_access_key=settings.ses_secret_key
+    )
+
+
+@lru_cache(maxsize=4)
 def _client(settings: Settings) -> Any:
     """A client takes some 100 ms to make and may be shared between threads."""
-    keys: dict[str, Any] = {}
-    if settings.ses_endpoint:
-        keys = {"aws_access_key_id": settings.ses_access_key, "aws_secret_access_key": settings.ses_secret_key}
-    return boto3.session.Session(**keys).client(
+    return _session(settings).client(
         "sesv2",
         region_name=settings.ses_region,
         endpoint_url=settings.ses_endpoint or None,
@@ -128,6 +162,6 @@ def _client(settings: Settings) -> Any:
             read_timeout=READ_TIMEOUT_S,
             retries={"total_max_attempts": ATTEMPTS_MAX, "mode": "standard"},
             # An endpoint of our own is reached directly, whatever proxy the environment names.
-            proxies={} if settings.ses_endpoint else None,
+            proxies=None if sends_to_aws(settings) else {},
         ),
     )

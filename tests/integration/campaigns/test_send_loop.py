@@ -77,6 +77,21 @@ async def test_an_unknown_outcome_without_event_stays_open_and_visible(installat
     assert installation.simulator.get("stats")["accepted"] == 0
 
 
+async def test_what_ses_never_accepted_is_sent_again_once_silence_proves_it(database: Database, tmp_path: Path) -> None:
+    patience = {"fence_s": 1.0, "lease_s": 2.0, "call_timeout_ms": 1000, "event_lag_max_s": 1.0}
+    async with installed(database, tmp_path / "simulator", patience) as installation:
+        await installation.set_faults(server_error_before=0.2, drop_request=0.2, seed=4)
+        tenant = await installation.add_sender(RECIPIENTS)
+        campaign_id = await installation.send_campaign(tenant)
+        shown = await installation.wait_for(tenant, campaign_id, "completed")
+        assert shown["progress"]["delivered"] == RECIPIENTS
+        assert installation.accepted_twice() == 0
+        assert await installation.audit() == []
+        async with installation.api.operator.acquire() as conn:
+            assert await conn.fetchval("SELECT count(*) FROM canaries WHERE seen_at IS NOT NULL") > 0
+            assert await conn.fetchval("SELECT sum(duplicates) FROM folds") == 0
+
+
 async def test_doubled_and_reordered_events_change_nothing(installation: Installation) -> None:
     await installation.set_faults(duplicate_events=0.5, reorder_events=0.5, seed=3)
     tenant = await installation.add_sender(RECIPIENTS)

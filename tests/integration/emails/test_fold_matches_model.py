@@ -3,48 +3,69 @@
 import random
 from datetime import UTC, datetime
 
+import pytest
+
 from mailrail.db.pool import Pool
 from mailrail.emails import fold
 from mailrail.emails.model import Claim, EventKind, Outcome, Result, State
 from mailrail.emails.model import fold as fold_one
-from tests.support.streams import add_claim, add_event, add_result, make_account, make_stream
+from mailrail.emails.store import WITHDRAWN
+from mailrail.wallet import service as wallet
+from tests.support.streams import add_claim, add_event, add_permit, add_result, make_account, make_stream
 
 RECIPIENTS = 600
+CLAIMED = 550
 SHARD_EPOCH = 3
 
 
-async def test_every_set_of_facts_folds_as_the_model_says(worker_pool: Pool) -> None:
+@pytest.mark.parametrize("shard_state", ["sending", "cancelled"])
+async def test_every_set_of_facts_folds_as_the_model_says(worker_pool: Pool, shard_state: str) -> None:
     chance = random.Random(20261123)
     now = datetime.now(UTC)
+    cancelled = shard_state == "cancelled"
     expected: dict[int, State] = {}
     async with worker_pool.acquire() as conn:
         account_id = await make_account(conn)
         stream = await make_stream(conn, account_id, RECIPIENTS)
         await conn.execute(
-            "UPDATE shards SET epoch = $2, lease_id = 1, lease_until = now() + interval '1 minute' WHERE stream_id = $1",
+            """UPDATE shards SET epoch = $2, lease_id = 1, lease_until = now() + interval '1 minute', state = $3, next_seq = $4
+               WHERE stream_id = $1""",
             stream.stream_id,
             SHARD_EPOCH,
+            shard_state,
+            CLAIMED + 1,
         )
-        for seq in range(1, RECIPIENTS + 1):
+        for seq in range(1, CLAIMED + 1):
             claims, results, events = [], [], []
-            for attempt in range(1, chance.randint(0, 3) + 1):
+            for attempt in range(1, chance.randint(1, 3) + 1):
                 epoch = chance.choice([SHARD_EPOCH, SHARD_EPOCH - 1])
                 claims.append(Claim(attempt, epoch == SHARD_EPOCH))
                 await add_claim(conn, stream, 0, attempt, [seq], epoch)
                 for outcome in chance.sample(list(Outcome), chance.randint(0, 2)):
                     results.append(Result(attempt, outcome, now))
                     await add_result(conn, stream, seq, attempt, outcome)
-            if claims and chance.random() < 0.5:
+            if chance.random() < 0.4:
                 for kind in chance.sample(list(EventKind), chance.randint(1, 4)):
                     events.append(kind)
                     await add_event(conn, stream, seq, kind)
-            expected[seq] = fold_one(claims, results, events, now)
+            permits = []
+            for attempt in chance.sample(range(2, len(claims) + 2), chance.randint(0, 1)):
+                withdrawn = chance.random() < 0.3
+                await add_permit(conn, stream, seq, attempt, claim_id=WITHDRAWN if withdrawn else None)
+                permits += [] if withdrawn else [attempt]
+            expected[seq] = fold_one(claims, results, events, now, permits=permits, cancelled=cancelled)
+        for seq in range(CLAIMED + 1, RECIPIENTS + 1):
+            expected[seq] = fold_one([], [], [], now, cancelled=cancelled)
         await conn.execute("UPDATE folds SET due_at = now() WHERE stream_id = $1", stream.stream_id)
         async with conn.transaction():
             folded = await fold.fold_next(conn)
         rows = await conn.fetch("SELECT seq, state FROM recipient_state WHERE stream_id = $1", stream.stream_id)
+        assert await wallet.audit(conn) == []
     actual = dict.fromkeys(expected, State.PENDING) | {row["seq"]: State(row["state"]) for row in rows}
     assert actual == expected
+    assert set(expected.values()) >= {State.PENDING, State.UNKNOWN, State.CANCELLED} - (
+        {State.PENDING} if cancelled else set()
+    )
     assert folded is not None
     open_states = (State.PENDING, State.SUBMITTING, State.UNKNOWN, State.ACCEPTED)
     assert folded.open == sum(state in open_states for state in expected.values())

@@ -157,3 +157,64 @@ async def test_a_dead_lease_leaves_its_claims_unknown(worker_pool: Pool, stream:
             "SELECT due_at <= clock_timestamp() FROM folds WHERE stream_id = $1", stream.stream_id
         )
     assert due
+
+
+async def test_a_claim_whose_commit_went_unanswered_is_found(worker_pool: Pool, stream: TestStream) -> None:
+    async with worker_pool.acquire() as conn:
+        shard = await lease_next(conn)
+        first = await claim(conn, shard)
+        assert await store.find_claim(conn, shard, 0) == first
+        assert await store.find_claim(conn, shard, first.claim_id) is None
+        second = await claim(conn, shard)
+        assert await store.find_claim(conn, shard, first.claim_id) == second
+        await conn.execute("UPDATE shards SET lease_until = now() - interval '1 second'")
+        assert await store.find_claim(conn, shard, first.claim_id) is None, "too late to be of use"
+
+
+async def test_the_look_up_waits_for_a_commit_under_way(worker_pool: Pool, stream: TestStream) -> None:
+    async with worker_pool.acquire() as conn, worker_pool.acquire() as other:
+        shard = await lease_next(conn)
+        open_claim = conn.transaction()
+        await open_claim.start()
+        claimed = await claim(conn, shard)
+        looking = asyncio.create_task(store.find_claim(other, shard, 0))
+        await asyncio.sleep(0.2)
+        assert not looking.done()
+        await open_claim.commit()
+        assert await looking == claimed
+
+
+async def test_a_round_that_was_never_called_is_given_back_whole(worker_pool: Pool, stream: TestStream) -> None:
+    async with worker_pool.acquire() as conn:
+        shard = await lease_next(conn)
+        claimed = await claim(conn, shard)
+        async with conn.transaction():
+            await store.withdraw_round(conn, shard, claimed, "why")
+        await claim(conn, shard, 10)
+        again = await claim(conn, shard)
+        assert (again.attempt, again.seqs) == (2, [1, 2, 3, 4])
+        async with conn.transaction():
+            await store.withdraw_round(conn, shard, again, "why")
+        assert (await claim(conn, shard)).attempt == 3
+
+
+async def test_late_outcomes_wake_a_shard_that_went_to_sleep_without_them(
+    worker_pool: Pool, stream: TestStream
+) -> None:
+    async with worker_pool.acquire() as conn:
+        zombie = await lease_next(conn)
+        claimed = await claim(conn, zombie, 10)
+        await conn.execute("UPDATE shards SET lease_until = now() - interval '1 second'")
+        assert await store.expire_leases(conn) == 1
+        heir = await lease_next(conn)
+        assert await store.release_shard(conn, heir)
+        await conn.execute("UPDATE folds SET due_at = NULL")
+        rows = [(seq, 1, Outcome.DEFERRED if seq == 3 else Outcome.ACCEPTED) for seq in range(1, 11)]
+        async with conn.transaction():
+            await store.insert_results(conn, zombie, claimed, outcomes(stream, rows))
+            await store.add_progress(conn, zombie, {Outcome.ACCEPTED: 9, Outcome.DEFERRED: 1})
+            await store.permit_retries(conn, zombie, claimed)
+        assert await conn.fetchval("SELECT due_at <= now() FROM folds WHERE stream_id = $1", stream.stream_id)
+        await conn.execute("UPDATE permits SET due_at = now()")
+        await conn.execute("UPDATE shards SET wake_at = now() WHERE wake_at IS NOT NULL")
+        assert (await claim(conn, await lease_next(conn))).seqs == [3]

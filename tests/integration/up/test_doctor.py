@@ -95,7 +95,18 @@ async def test_an_endpoint_that_is_not_there(
     assert "FAIL  SES at https://127.0.0.1:1: SES did not answer; check" in capsys.readouterr().out
 
 
-async def test_amazon_is_no_target_yet(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    environment = variables(database.superuser_url, MAILRAIL_SES_ENDPOINT="https://email.us-east-1.amazonaws.com")
-    assert await examine(environment) == 1
-    assert "FAIL  sending: sending to AWS needs" in capsys.readouterr().out
+async def test_amazon_is_a_target_once_links_lead_somewhere(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def refuse(settings: Settings) -> SesAccount:
+        raise ControlError("there are no AWS credentials.")
+
+    monkeypatch.setattr(control, "get_account", refuse)
+    endpoint = {"MAILRAIL_SES_ENDPOINT": "https://email.us-east-1.amazonaws.com"}
+    assert await examine(variables(database.superuser_url, **endpoint)) == 1
+    assert "FAIL  sending: MAILRAIL_PUBLIC_URL is http://127.0.0.1:8025, which no reader" in capsys.readouterr().out
+    endpoint["MAILRAIL_PUBLIC_URL"] = "https://mail.example.com"
+    assert await examine(variables(database.superuser_url, **endpoint)) == 1
+    printed = capsys.readouterr().out
+    assert "ok    sending" in printed
+    assert "FAIL  SES at https://email.us-east-1.amazonaws.com: there are no AWS credentials" in printed

@@ -14,12 +14,12 @@ CREATE INDEX claims_at ON claims (claimed_at);
 
 -- The earliest lease end among the claims that decide the shard's unknown recipients; NULL without any.
 ALTER TABLE folds ADD COLUMN unknown_since timestamptz;
--- When the reconciler looks next, and why it could not decide the last time.
+-- When the reconciler looks next after it could not decide, and why it could not.
 ALTER TABLE folds ADD COLUMN reconcile_at timestamptz;
 ALTER TABLE folds ADD COLUMN waiting_for text;
 -- Recipients of whom SES accepted more than one attempt.
 ALTER TABLE folds ADD COLUMN duplicates integer NOT NULL DEFAULT 0;
-CREATE INDEX folds_unknown ON folds (reconcile_at) WHERE reconcile_at IS NOT NULL;
+CREATE INDEX folds_unknown ON folds (unknown_since) WHERE unknown_since IS NOT NULL;
 
 -- —— campaigns: schedules, and pauses before the start —————————————————————————————————————————————————————————————————
 
