@@ -5,6 +5,7 @@ from typing import Any
 
 from sanic.response import HTTPResponse
 
+from mailrail import failpoints
 from mailrail.accounts.model import Account
 from mailrail.campaigns import form, service
 from mailrail.campaigns.model import Campaign, CampaignDraft, Launch, TemplateInvalid
@@ -106,8 +107,12 @@ async def launch_campaign(request: Request, campaign_id: str) -> Launch:
     ctx, account = request.app.ctx, request.ctx.account
     # No field is known: an option that would be ignored must not look like one that was obeyed.
     Fields(read_object(request)).finish()
-    async with transaction(ctx.pool, account.id) as conn:
-        return await service.launch(conn, account, ctx.ids.find(Kind.CAMPAIGN, campaign_id), ctx.settings)
+    with failpoints.span("ledger"):
+        async with transaction(ctx.pool, account.id) as conn:
+            started = await service.launch(conn, account, ctx.ids.find(Kind.CAMPAIGN, campaign_id), ctx.settings)
+            failpoints.hit("launch.held", stream_id=started.campaign.stream_id)
+        failpoints.hit("launch.committed", stream_id=started.campaign.stream_id)
+    return started
 
 
 def estimated_micros(account: Account, settings: Settings, audience_count: int) -> int:
