@@ -30,6 +30,7 @@ SQL_ELSEWHERE = {
     "app.py": "asks whether the database answers, no table in sight",
     "bus/outbox.py": "the outbox is no room's table",
     "bus/postgres.py": "NOTIFY is the transport of this bus",
+    "campaigns/recipients.py": "the second half of the store of campaigns: who got it, who did not and why",
     "db/migrate.py": "makes the tables and the roles",
     "db/partitions.py": "calls the functions that make and drop partitions",
     "db/pool.py": "names the tenant of a transaction",

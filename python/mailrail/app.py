@@ -45,7 +45,7 @@ DRAIN_STEP_S = 0.02
 READY_TIMEOUT_S = 2.0
 
 
-Handler: TypeAlias = Callable[..., Coroutine[Any, Any, HTTPResponse]]
+Handler: TypeAlias = Callable[..., Coroutine[Any, Any, HTTPResponse | None]]
 
 
 class Route(NamedTuple):
@@ -73,6 +73,7 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("GET", "/api/v1/campaigns", Scope.CAMPAIGNS_READ, campaigns.page),
         Route("GET", "/api/v1/campaigns/<campaign_id>", Scope.CAMPAIGNS_READ, campaigns.get),
         Route("POST", "/api/v1/campaigns/<campaign_id>/launch", Scope.CAMPAIGNS_SEND, campaigns.launch),
+        *campaign_control("/api/v1/campaigns/<campaign_id>"),
         Route("GET", "/api/v1/stats", Scope.STATS_READ, campaigns.stats),
         # The dialect /v1/mail.
         Route("POST", "/v1/mail/contacts", Scope.CONTACTS_WRITE, mail_contacts.create),
@@ -81,6 +82,7 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("GET", "/v1/mail/campaigns/<campaign_id>", Scope.CAMPAIGNS_READ, mail_campaigns.get),
         Route("POST", "/v1/mail/campaigns/<campaign_id>/send", Scope.CAMPAIGNS_SEND, mail_campaigns.send),
         Route("GET", "/v1/mail/campaigns/<campaign_id>/stats", Scope.CAMPAIGNS_READ, mail_campaigns.stats),
+        *campaign_control("/v1/mail/campaigns/<campaign_id>"),
         # Readers of mail, whose token is their key.
         Route("GET HEAD", "/o/<token>", PUBLIC, tracking.open),
         Route("GET HEAD", "/c/<token>/<link>", PUBLIC, tracking.click),
@@ -92,6 +94,17 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("GET HEAD", "/healthz", PUBLIC, health),
         Route("GET HEAD", "/readyz", PUBLIC, readiness),
         Route("GET HEAD", "/docs/errors", PUBLIC, error_reference),
+    )
+
+
+def campaign_control(path: str) -> tuple[Route, ...]:
+    """What is the same in both dialects."""
+    return (
+        Route("POST", f"{path}/pause", Scope.CAMPAIGNS_SEND, campaigns.pause),
+        Route("POST", f"{path}/resume", Scope.CAMPAIGNS_SEND, campaigns.resume),
+        Route("POST", f"{path}/cancel", Scope.CAMPAIGNS_SEND, campaigns.cancel),
+        Route("POST", f"{path}/retry", Scope.CAMPAIGNS_SEND, campaigns.retry),
+        Route("GET", f"{path}/recipients", Scope.CAMPAIGNS_READ, campaigns.page_recipients),
     )
 
 

@@ -22,6 +22,7 @@ class Kind(StrEnum):
     CAMPAIGN = "cmp"
     DOMAIN = "dom"
     HOLD = "hold"
+    EMAIL = "eml"
 
 
 class Ids:
@@ -37,6 +38,18 @@ class Ids:
     def encode_optional(self, kind: Kind, row_id: int | None) -> str | None:
         """None stays None."""
         return None if row_id is None else self.encode(kind, row_id)
+
+    def encode_email(self, stream_id: int, seq: int) -> str:
+        """`eml_` and 26 characters for one recipient's mail, whatever its attempt."""
+        return self._codec.encode_id(Kind.EMAIL, stream_id, seq)
+
+    def decode_email(self, text: str) -> tuple[int, int] | None:
+        """(stream, seq), or None for a text that is no id of a mail of this installation."""
+        match self._codec.decode_id(Kind.EMAIL, text):
+            case (int(stream_id), int(seq), 0):
+                return stream_id, seq
+            case _:
+                return None
 
     def decode(self, kind: Kind, text: str) -> int | None:
         """The row's number, or None for a text that is no id of this kind and installation."""

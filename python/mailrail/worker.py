@@ -15,6 +15,7 @@ from mailrail.bus import outbox
 from mailrail.bus.messages import Bus, ShardsReadyV1
 from mailrail.bus.postgres import PostgresBus
 from mailrail.campaigns.handlers import SendLoop
+from mailrail.campaigns.schedule import run_scheduler
 from mailrail.config import Settings, ses_endpoint
 from mailrail.db import partitions
 from mailrail.db.pool import DATABASE_ERRORS, Pool, close_pool, open_pool
@@ -22,10 +23,10 @@ from mailrail.emails import store as emails
 from mailrail.emails.handlers import Reconciler
 from mailrail.events import handlers as events
 from mailrail.ses import control
+from mailrail.ses.limiter import Limiter
 
 log = logging.getLogger(__name__)
 
-QUOTA_POLL_S = 30.0
 KEYS_INTERVAL_S = 60.0
 SWEEP_INTERVAL_S = 2.0
 PARTITIONS_INTERVAL_S = 3600.0
@@ -43,15 +44,16 @@ class Worker:
     bus: Bus
     codec: Codec
     sender: Sender
+    limiter: Limiter
     send_loop: SendLoop
 
 
 async def send(worker: Worker) -> None:
-    """Role `send`: shards to SES, at the pace that SES grants."""
+    """Role `send`: shards to SES, at the pace that SES grants to all workers together."""
     async with asyncio.TaskGroup() as tasks:
         helpers = [
             tasks.create_task(worker.bus.subscribe(ShardsReadyV1.topic, worker.send_loop.ring)),
-            tasks.create_task(follow_quota(worker)),
+            tasks.create_task(worker.limiter.follow()),
         ]
         await worker.send_loop.run()
         for helper in helpers:
@@ -75,7 +77,7 @@ async def fold(worker: Worker) -> None:
 
 async def reconcile(worker: Worker) -> None:
     """Role `reconcile`: sends without an answer, sent again or given up."""
-    await Reconciler(worker.pool, worker.sender, worker.codec, worker.settings).run()
+    await Reconciler(worker.pool, worker.sender, worker.limiter, worker.codec, worker.settings).run()
 
 
 async def sweep(worker: Worker) -> None:
@@ -96,6 +98,11 @@ async def sweep(worker: Worker) -> None:
         since_partitions_s += SWEEP_INTERVAL_S
 
 
+async def schedule(worker: Worker) -> None:
+    """Role `schedule`: campaigns whose time has come."""
+    await run_scheduler(worker.pool, worker.settings)
+
+
 ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "send": send,
     "relay": relay,
@@ -103,23 +110,8 @@ ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "fold": fold,
     "reconcile": reconcile,
     "sweep": sweep,
+    "schedule": schedule,
 }
-
-
-async def follow_quota(worker: Worker) -> None:
-    """Keeps the core's pace at what SES grants this account."""
-    while True:
-        rate = worker.settings.max_send_rate
-        try:
-            if rate is None:
-                rate = (await control.get_account(worker.settings)).max_send_rate
-            if rate > 0:
-                worker.sender.set_rate(rate)
-            else:
-                log.warning("quota: SES grants this account no sending rate")
-        except control.ControlError as error:
-            log.warning("quota: SES does not answer (%s)", error)
-        await asyncio.sleep(QUOTA_POLL_S)
 
 
 async def take_keys(worker: Worker) -> None:
@@ -189,5 +181,6 @@ def assemble(settings: Settings, pool: Pool) -> Worker:
             }
         )
     )
-    send_loop = SendLoop(pool, sender, codec, settings)
-    return Worker(settings, pool, PostgresBus(settings.worker_database_url), codec, sender, send_loop)
+    limiter = Limiter(pool, settings)
+    send_loop = SendLoop(pool, sender, limiter, codec, settings)
+    return Worker(settings, pool, PostgresBus(settings.worker_database_url), codec, sender, limiter, send_loop)

@@ -40,33 +40,11 @@ class Installation:
 
     async def add_sender(self, recipients: int) -> Tenant:
         """A tenant with a verified domain and as many contacts."""
-        tenant = await self.api.add_tenant(funds_micros=300 * recipients)
-        await tenant.verify_domain()
-        async with self.api.operator.acquire() as conn:
-            await conn.execute(
-                """INSERT INTO contacts (account_id, email, first_name)
-                   SELECT $1, 'p' || n || '@example.net', 'Person ' || n FROM generate_series(1, $2::integer) n""",
-                tenant.account_id,
-                recipients,
-            )
-        return tenant
+        return await add_sender(self.api, recipients)
 
     async def send_campaign(self, tenant: Tenant) -> str:
         """Starts a campaign to all contacts; its public id."""
-        made = await tenant.post(
-            "/v1/mail/campaigns",
-            {
-                "name": "News",
-                "subject": "Hi {{ firstName }}",
-                "from": {"name": "Acme", "email": "news@acme.com"},
-                "audience": {},
-                "content": {"html": "<p>Hi {{ firstName }}</p>"},
-            },
-        )
-        assert made.status == 201, made.body
-        sent = await tenant.post(f"/v1/mail/campaigns/{made.body['id']}/send")
-        assert sent.status == 200, sent.body
-        return str(made.body["id"])
+        return await send_campaign(tenant)
 
     async def wait_for(self, tenant: Tenant, campaign_id: str, status: str) -> dict[str, Any]:
         """The campaign's answer once it has the status."""
@@ -85,6 +63,38 @@ class Installation:
     def accepted_twice(self) -> int:
         """Recipients whom the simulator accepted more than once."""
         return int(self.simulator.get("duplicates")["count"])
+
+
+async def add_sender(api: Api, recipients: int) -> Tenant:
+    """A tenant with a verified domain and as many contacts."""
+    tenant = await api.add_tenant(funds_micros=300 * recipients)
+    await tenant.verify_domain()
+    async with api.operator.acquire() as conn:
+        await conn.execute(
+            """INSERT INTO contacts (account_id, email, first_name)
+               SELECT $1, 'p' || n || '@example.net', 'Person ' || n FROM generate_series(1, $2::integer) n""",
+            tenant.account_id,
+            recipients,
+        )
+    return tenant
+
+
+async def send_campaign(tenant: Tenant) -> str:
+    """Starts a campaign to all contacts; its public id."""
+    made = await tenant.post(
+        "/v1/mail/campaigns",
+        {
+            "name": "News",
+            "subject": "Hi {{ firstName }}",
+            "from": {"name": "Acme", "email": "news@acme.com"},
+            "audience": {},
+            "content": {"html": "<p>Hi {{ firstName }}</p>"},
+        },
+    )
+    assert made.status == 201, made.body
+    sent = await tenant.post(f"/v1/mail/campaigns/{made.body['id']}/send")
+    assert sent.status == 200, sent.body
+    return str(made.body["id"])
 
 
 @asynccontextmanager

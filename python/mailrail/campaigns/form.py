@@ -1,9 +1,11 @@
 """A campaign as users write it, in parts that both dialects share."""
 
 from mailrail.campaigns.model import TemplateInvalid
+from mailrail.campaigns.recipients import EVERY_STATE, WORDS
 from mailrail.contacts.model import ListNotFound
+from mailrail.emails.model import State
 from mailrail.ids import Ids, Kind
-from mailrail.web.fields import Fields
+from mailrail.web.fields import FieldError, Fields, FieldsInvalid
 
 NAME_MAX_CHARS = 200
 SUBJECT_MAX_CHARS = 2_000
@@ -31,6 +33,49 @@ def read_audience(fields: Fields, ids: Ids) -> tuple[int | None, list[str]]:
     list_id = fields.text("listId", ID_MAX_CHARS)
     tags = fields.texts("tags", TAGS_MAX, TAG_MAX_CHARS) or []
     return (None if list_id is None else ids.find(Kind.LIST, list_id)), tags
+
+
+RETRYABLE = {"failed": State.FAILED, "unresolved": State.UNRESOLVED}
+
+
+def read_retried(fields: Fields) -> list[State]:
+    """`states` of a retry: failed, unresolved, or both, as without it."""
+    words = fields.texts("states", len(RETRYABLE), ID_MAX_CHARS)
+    if words is not None and (not words or set(words) - set(RETRYABLE)):
+        fields.error("states", "value_unknown", f"states may name {' and '.join(RETRYABLE)}; leave it out for both.")
+        return []
+    return [RETRYABLE[word] for word in words or RETRYABLE]
+
+
+def read_states(texts: list[str]) -> frozenset[State]:
+    """The states that `state` of a query names, in words that commas or repetition keep apart; all of them without it.
+
+    Raises FieldsInvalid.
+    """
+    words = [word.strip() for text in texts for word in text.split(",")]
+    unknown = [word for word in words if word not in WORDS]
+    if unknown:
+        message = f"state knows no {unknown[0][:40]!r}; its words are {', '.join(WORDS)}."
+        raise FieldsInvalid([FieldError("value_unknown", message, "state")])
+    return frozenset().union(*(WORDS[word] for word in words)) if words else EVERY_STATE
+
+
+def read_wants_csv(format_text: str | None, accept: str | None) -> bool:
+    """Whether a list is asked for as CSV; the query's word outweighs the header. Raises FieldsInvalid."""
+    if format_text is None:
+        return "text/csv" in (accept or "").lower()
+    if format_text not in ("json", "csv"):
+        raise FieldsInvalid([FieldError("value_unknown", "format must be json or csv.", "format")])
+    return format_text == "csv"
+
+
+def seq_after(ids: Ids, stream_id: int, text: str) -> int | None:
+    """The recipient's number in the stream; None for anything that is no id of the stream's mails."""
+    match ids.decode_email(text):
+        case (int(found), int(seq)) if found == stream_id:
+            return seq
+        case _:
+            return None
 
 
 def blame_field(error: TemplateInvalid | ListNotFound, params: dict[str, str]) -> TemplateInvalid | ListNotFound:

@@ -1,4 +1,4 @@
-"""The send loop of a worker: lease a shard, then round by round claim, read, submit, write down.
+"""The send loop of a worker: lease a shard, then round by round take tokens, claim, read, submit, write down.
 
 A claim is committed before any of its calls is written, and a call is written only while the lease holds; so whatever
 dies in between leaves a trace that says who may have been written to.
@@ -19,7 +19,8 @@ from mailrail.campaigns import store
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.emails import store as emails
-from mailrail.emails.model import RETRYABLE, LeasedShard, Outcome, Round
+from mailrail.emails.model import RETRYABLE, UNSENT, LeasedShard, Outcome, Round
+from mailrail.ses.limiter import Limiter
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ SWEEP_INTERVAL_S = 2.0
 DATABASE_PAUSE_S = 0.5
 # Compiled content kept by a worker: running campaigns change far less often than shards.
 PLANS_MAX = 64
+# At a low rate a shard takes minutes: after this long a tenant that has less under way gets its turn.
+TURN_S = 5.0
 CAUSES = {
     Outcome.HALTED: "Amazon SES refused the campaign as a whole: check the sender's verification and that sending is not paused.",
 }
@@ -37,9 +40,10 @@ CAUSES = {
 class SendLoop:
     """Sends shards, a few at a time, until stopped; then ends after the rounds under way."""
 
-    def __init__(self, pool: Pool, sender: Sender, codec: Codec, settings: Settings) -> None:
+    def __init__(self, pool: Pool, sender: Sender, limiter: Limiter, codec: Codec, settings: Settings) -> None:
         self._pool = pool
         self._sender = sender
+        self._limiter = limiter
         self._codec = codec
         self._settings = settings
         self._doorbell = asyncio.Event()
@@ -55,6 +59,7 @@ class SendLoop:
     def stop(self) -> None:
         """Finish the rounds under way and come home."""
         self._stopping = True
+        self._limiter.stop()
         self._doorbell.set()
 
     async def run(self) -> None:
@@ -66,6 +71,7 @@ class SendLoop:
     async def _run_slot(self) -> None:
         while not self._stopping:
             try:
+                await self._limiter.until_open()
                 async with self._pool.acquire() as conn:
                     lease = await self._take_shard(conn)
                 if lease is not None:
@@ -100,27 +106,36 @@ class SendLoop:
         plan, list_id = await self._plan(shard.stream_id)
         timings = Timings()
         last_claim_id = 0
-        while not self._stopping:
+        turn_ends_at = time.monotonic() + TURN_S
+        # Without tokens for long the shard goes back, to whoever has some first.
+        while tokens := await self._limiter.grant(self._settings.round_size, self._settings.lease_s / 3):
             with failpoints.span("claim"):
-                claimed = await self._claim(shard, lease, last_claim_id)
+                claimed = await self._claim(shard, lease, tokens, last_claim_id)
                 if claimed is None:
+                    await self._limiter.give_back(tokens)
                     break
                 last_claim_id = claimed.claim_id
                 rows = await self._read(shard, claimed, list_id, timings)
                 if rows is None:
+                    await self._limiter.give_back(tokens)
                     continue
                 report = await self._submit(plan, shard, claimed, rows, lease)
                 await self._write_down(shard, claimed, report, timings)
             timings.add(report)
+            await self._tell_limiter(tokens, report)
+            if time.monotonic() >= turn_ends_at:
+                if await self._is_others_turn(shard):
+                    break
+                turn_ends_at = time.monotonic() + TURN_S
         await self._release(shard)
         timings.log(shard)
 
-    async def _claim(self, shard: LeasedShard, lease: Lease, last_claim_id: int) -> Round | None:
+    async def _claim(self, shard: LeasedShard, lease: Lease, recipients: int, last_claim_id: int) -> Round | None:
         """The next round, durable. None when there is none, or when the lease is lost."""
         asked_ns = Lease.now_ns()
         try:
             async with self._pool.acquire() as conn:
-                claimed = await emails.claim_round(conn, shard, self._settings.round_size, self._settings.lease_s)
+                claimed = await emails.claim_round(conn, shard, recipients, self._settings.lease_s)
         except DATABASE_ERRORS as error:
             log.warning("send loop: a claim went unanswered (%s)", type(error).__name__)
             claimed = await self._look_up_claim(shard, asked_ns, last_claim_id)
@@ -138,6 +153,14 @@ class SendLoop:
             seqs=claimed.seqs,
         )
         return claimed
+
+    async def _tell_limiter(self, tokens: int, report: Report) -> None:
+        await self._limiter.throttled(getattr(report, "throttled", 0))
+        await self._limiter.give_back(tokens - sum(n for code, n in report.counts.items() if code not in UNSENT))
+
+    async def _is_others_turn(self, shard: LeasedShard) -> bool:
+        async with self._pool.acquire() as conn:
+            return await emails.is_poorer_tenant_waiting(conn, shard)
 
     async def _look_up_claim(self, shard: LeasedShard, asked_ns: int, last_claim_id: int) -> Round | None:
         """Whether a claim whose commit went unanswered took place; asked for as long as it could be of use."""

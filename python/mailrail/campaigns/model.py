@@ -1,9 +1,11 @@
 """Facts of a campaign, and what can be wrong with one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum
 
+from mailrail.emails.model import OPEN_STATES, State
 from mailrail.errors import MailrailError
 
 
@@ -26,10 +28,35 @@ class TemplateInvalid(MailrailError):
         self.reason = reason
 
 
-class AlreadySent(MailrailError):
+class CampaignStateWrong(MailrailError):
+    """The campaign's status does not allow that; the message says which it is and what to do."""
+
+    code = "campaign_state_wrong"
+
+
+class AlreadySent(CampaignStateWrong):
     """This campaign was sent before. Create another to send again."""
 
     code = "campaign_already_sent"
+
+
+class ScheduleInvalid(MailrailError):
+    """A campaign can be scheduled for a time from now to a year ahead."""
+
+    code = "schedule_invalid"
+    param = "scheduledAt"
+
+
+class SendingHeld(MailrailError):
+    """Nothing is sent at the moment, because the database may not know all that was sent; the operator has to look."""
+
+    code = "sending_held"
+
+
+class NothingToRetry(MailrailError):
+    """No recipient of this campaign can be tried again."""
+
+    code = "nothing_to_retry"
 
 
 class EmptyAudience(MailrailError):
@@ -56,6 +83,105 @@ class Status(StrEnum):
         return self.SENDING if self is self.QUEUED else self
 
 
+class Verb(StrEnum):
+    """What a user may ask of a campaign."""
+
+    LAUNCH = "launch"
+    SCHEDULE = "schedule"
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+    RETRY = "retry"
+
+
+class Step(Enum):
+    """What asking comes to where it is allowed."""
+
+    ACT = 1
+    KEEP = 2  # what is asked for is so already: the same request twice does no harm
+
+
+_SENT = "It was sent before. Create another to send again."
+_OVER = "Every recipient has a final state. POST …/retry sends to those whose mail failed."
+_ENDED = "It was cancelled and stays so. Create another campaign to send again."
+_STOPPED = "It stands still. POST …/resume goes on with it, POST …/cancel ends it."
+_DRAFT = "It was never sent. Launch it first."
+
+# Verb → status → what comes of it, or what to do instead. A failed campaign is a schedule that could not start: nobody
+# got it, so it may be launched like a draft.
+TRANSITIONS: dict[Verb, Mapping[Status, Step | str]] = {
+    Verb.LAUNCH: {
+        Status.DRAFT: Step.ACT,
+        Status.SCHEDULED: "It starts by itself. Launch it with another scheduledAt to move it (the present time sends at "
+        "once), or POST …/cancel.",
+        Status.QUEUED: _SENT,
+        Status.SENDING: _SENT,
+        Status.PAUSED: _STOPPED,
+        Status.COMPLETED: _SENT,
+        Status.CANCELLED: _ENDED,
+        Status.FAILED: Step.ACT,
+    },
+    Verb.SCHEDULE: {
+        Status.DRAFT: Step.ACT,
+        Status.SCHEDULED: Step.ACT,
+        Status.QUEUED: _SENT,
+        Status.SENDING: _SENT,
+        Status.PAUSED: _STOPPED,
+        Status.COMPLETED: _SENT,
+        Status.CANCELLED: _ENDED,
+        Status.FAILED: Step.ACT,
+    },
+    Verb.PAUSE: {
+        Status.DRAFT: "It was never sent: there is nothing to pause.",
+        Status.SCHEDULED: Step.ACT,
+        Status.QUEUED: Step.ACT,
+        Status.SENDING: Step.ACT,
+        Status.PAUSED: Step.KEEP,
+        Status.COMPLETED: "Every recipient has a final state: there is nothing to pause.",
+        Status.CANCELLED: _ENDED,
+        Status.FAILED: "It never started: there is nothing to pause.",
+    },
+    Verb.RESUME: {
+        Status.DRAFT: _DRAFT,
+        Status.SCHEDULED: Step.KEEP,
+        Status.QUEUED: Step.KEEP,
+        Status.SENDING: Step.KEEP,
+        Status.PAUSED: Step.ACT,
+        Status.COMPLETED: _OVER,
+        Status.CANCELLED: _ENDED,
+        Status.FAILED: "It never started. Mend what the reason says and launch it again.",
+    },
+    Verb.CANCEL: {
+        Status.DRAFT: "It was never sent: there is nothing to cancel.",
+        Status.SCHEDULED: Step.ACT,
+        Status.QUEUED: Step.ACT,
+        Status.SENDING: Step.ACT,
+        Status.PAUSED: Step.ACT,
+        Status.COMPLETED: "Every recipient has a final state: there is nothing to cancel.",
+        Status.CANCELLED: Step.KEEP,
+        Status.FAILED: "It never started: there is nothing to cancel.",
+    },
+    Verb.RETRY: {
+        Status.DRAFT: _DRAFT,
+        Status.SCHEDULED: "It has not started yet: nobody has missed it.",
+        Status.QUEUED: Step.ACT,
+        Status.SENDING: Step.ACT,
+        Status.PAUSED: "It stands still. POST …/resume first, then retry.",
+        Status.COMPLETED: Step.ACT,
+        Status.CANCELLED: _ENDED,
+        Status.FAILED: "It never started. Mend what the reason says and launch it again.",
+    },
+}
+
+
+def decide(verb: Verb, status: Status) -> Step:
+    """Whether the verb acts on a campaign of this status. Raises CampaignStateWrong with the remedy, or AlreadySent."""
+    step = TRANSITIONS[verb][status]
+    if isinstance(step, Step):
+        return step
+    raise (AlreadySent if step is _SENT else CampaignStateWrong)(f"This campaign is {status.shown}. {step}")
+
+
 @dataclass(frozen=True, slots=True)
 class CampaignDraft:
     """What a user wants sent. Subject, preheader, html and text are templates; `list_id` and `tags` choose whom:
@@ -72,6 +198,7 @@ class CampaignDraft:
     reply_to: list[str] = field(default_factory=list)
     list_id: int | None = None
     tags: list[str] = field(default_factory=list)
+    scheduled_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +224,19 @@ class Campaign:
     hold_id: int | None
     audience_count: int | None
     created_at: datetime
+    scheduled_at: datetime | None
     sent_at: datetime | None
     submitted_at: datetime | None
     completed_at: datetime | None
+
+
+# The words of statistics that stand for several states.
+GROUPS: dict[str, tuple[State, ...]] = {
+    "failed": (State.FAILED, State.UNRESOLVED, State.EXPIRED, State.REJECTED),
+    "bounced": (State.BOUNCED, State.SOFT_BOUNCED),
+    "skipped": (State.SKIPPED, State.CANCELLED),
+    "open": OPEN_STATES,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +260,23 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What starting a campaign did."""
+    """What starting a campaign did, or will do at its time: then there is no hold yet, and the rest is today's estimate."""
 
     campaign: Campaign
+    audience_count: int
+    hold_id: int | None
+    amount_micros: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What a retry did. `left_out` counts the recipients of the failed group who are not tried again, by state."""
+
+    campaign: Campaign
+    recipients: int
     hold_id: int
     amount_micros: int
+    left_out: dict[State, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,8 @@
 """/api/v1/campaigns and /api/v1/stats."""
 
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -7,22 +10,33 @@ from sanic.response import HTTPResponse
 
 from mailrail import failpoints
 from mailrail.accounts.model import Account
-from mailrail.campaigns import form, service
+from mailrail.campaigns import form, recipients, service
 from mailrail.campaigns.model import Campaign, CampaignDraft, Launch, TemplateInvalid
+from mailrail.campaigns.recipients import Recipient
 from mailrail.config import Settings
 from mailrail.contacts import service as contacts
 from mailrail.contacts.model import ListNotFound
-from mailrail.db.pool import transaction
+from mailrail.db.pool import DATABASE_ERRORS, Connection, transaction
 from mailrail.domains import service as domains
-from mailrail.ids import Ids, Kind
+from mailrail.emails.model import State
+from mailrail.ids import NO_ROW, Ids, Kind
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import Fields
-from mailrail.web.pages import page_answer, read_page
+from mailrail.web.pages import page_answer, read_page, read_page_after
 from mailrail.web.values import shown_time, shown_time_or_none, shown_usd
 
+log = logging.getLogger(__name__)
+
 PARAMS = {"html": "content"}
+# Why a retry leaves recipients out whom the statistics count as failed.
+LEFT_OUT = {
+    State.FAILED: "not asked for",
+    State.UNRESOLVED: "not asked for",
+    State.REJECTED: "Amazon SES accepted the mail, then refused to send it: the same mail would fail again",
+    State.EXPIRED: "Amazon SES accepted the mail and told nothing more: it may have arrived",
+}
 
 
 async def create(request: Request) -> HTTPResponse:
@@ -56,7 +70,7 @@ async def get(request: Request, campaign_id: str) -> HTTPResponse:
 
 
 async def launch(request: Request, campaign_id: str) -> HTTPResponse:
-    """POST /api/v1/campaigns/:id/launch: sends the draft."""
+    """POST /api/v1/campaigns/:id/launch: sends the draft, or schedules it."""
     started = await launch_campaign(request, campaign_id)
     campaign = started.campaign
     return answer(
@@ -64,11 +78,82 @@ async def launch(request: Request, campaign_id: str) -> HTTPResponse:
             "success": True,
             "status": campaign.status.shown,
             "id": request.app.ctx.ids.encode(Kind.CAMPAIGN, campaign.id),
-            "audienceCount": campaign.audience_count,
+            "audienceCount": started.audience_count,
             "cost": cost(started, request.app.ctx.ids),
+            "scheduledAt": shown_time_or_none(campaign.scheduled_at),
             "sentAt": shown_time_or_none(campaign.sent_at),
         }
     )
+
+
+async def pause(request: Request, campaign_id: str) -> HTTPResponse:
+    """POST …/campaigns/:id/pause, in both dialects: nobody else is written to until it is resumed."""
+    async with _steering(request) as (conn, account):
+        campaign = await service.pause(conn, account.id, request.app.ctx.ids.find(Kind.CAMPAIGN, campaign_id))
+        return await _answer_campaign(request, conn, campaign)
+
+
+async def resume(request: Request, campaign_id: str) -> HTTPResponse:
+    """POST …/campaigns/:id/resume, in both dialects: goes on where it was paused."""
+    ctx = request.app.ctx
+    async with _steering(request) as (conn, account):
+        campaign = await service.resume(conn, account, ctx.ids.find(Kind.CAMPAIGN, campaign_id), ctx.settings)
+        return await _answer_campaign(request, conn, campaign)
+
+
+async def cancel(request: Request, campaign_id: str) -> HTTPResponse:
+    """POST …/campaigns/:id/cancel, in both dialects: ends it for everybody who was not written to."""
+    async with _steering(request) as (conn, account):
+        campaign = await service.cancel(conn, account.id, request.app.ctx.ids.find(Kind.CAMPAIGN, campaign_id))
+        return await _answer_campaign(request, conn, campaign)
+
+
+async def retry(request: Request, campaign_id: str) -> HTTPResponse:
+    """POST …/campaigns/:id/retry, in both dialects: once more to those whose mail failed. `states` chooses among failed
+    (never accepted by SES) and unresolved (nobody knows; who got it after all gets it twice).
+    """
+    ctx, account = request.app.ctx, request.ctx.account
+    fields = Fields(read_object(request))
+    states = form.read_retried(fields)
+    fields.finish()
+    async with transaction(ctx.pool, account.id) as conn:
+        done = await service.retry(conn, account, ctx.ids.find(Kind.CAMPAIGN, campaign_id), ctx.settings, states)
+    return answer(
+        {
+            "id": ctx.ids.encode(Kind.CAMPAIGN, done.campaign.id),
+            "status": done.campaign.status.shown,
+            "retried": done.recipients,
+            "cost": _cost(done.amount_micros, done.hold_id, ctx.ids),
+            "leftOut": [
+                {"state": state.name.lower(), "recipients": count, "why": LEFT_OUT[state]}
+                for state, count in done.left_out.items()
+            ],
+        }
+    )
+
+
+async def page_recipients(request: Request, campaign_id: str) -> HTTPResponse | None:
+    """GET …/campaigns/:id/recipients?state=…, in both dialects: where each of them stands and why. As CSV with `format=csv`
+    or `Accept: text/csv`, and then all at once.
+    """
+    ctx, account_id = request.app.ctx, request.ctx.account.id
+    states = form.read_states(request.args.getlist("state") or [])
+    as_csv = form.read_wants_csv(request.args.get("format"), request.headers.get("accept"))
+    async with transaction(ctx.pool, account_id) as conn:
+        campaign = await service.get(conn, account_id, ctx.ids.find(Kind.CAMPAIGN, campaign_id))
+        # A draft has no stream, and no stream has this number.
+        stream_id = campaign.stream_id or NO_ROW
+        if not as_csv:
+            asked = read_page_after(request, lambda text: form.seq_after(ctx.ids, stream_id, text))
+            found = await recipients.read_page(
+                conn, account_id, stream_id, states, asked.limit, asked.offset, asked.after_id or 0
+            )
+            total = await recipients.count(conn, account_id, stream_id, states)
+            items = [_shown_recipient(one, stream_id, ctx.ids) for one in found]
+            return answer(page_answer("recipients", items, asked, total))
+        slices = await recipients.read_slices(conn, account_id, stream_id, states)
+    await _send_csv(request, campaign, slices, states)
+    return None
 
 
 async def stats(request: Request) -> HTTPResponse:
@@ -103,13 +188,15 @@ async def save_draft(request: Request, draft: CampaignDraft, params: dict[str, s
 
 
 async def launch_campaign(request: Request, campaign_id: str) -> Launch:
-    """Sends the campaign of this public id."""
+    """Sends the campaign of this public id, or schedules it: `scheduledAt` is the only field."""
     ctx, account = request.app.ctx, request.ctx.account
-    # No field is known: an option that would be ignored must not look like one that was obeyed.
-    Fields(read_object(request)).finish()
+    fields = Fields(read_object(request))
+    scheduled_at = fields.moment("scheduledAt")
+    fields.finish()
+    number = ctx.ids.find(Kind.CAMPAIGN, campaign_id)
     with failpoints.span("ledger"):
         async with transaction(ctx.pool, account.id) as conn:
-            started = await service.launch(conn, account, ctx.ids.find(Kind.CAMPAIGN, campaign_id), ctx.settings)
+            started = await service.launch(conn, account, number, ctx.settings, scheduled_at)
             failpoints.hit("launch.held", stream_id=started.campaign.stream_id)
         failpoints.hit("launch.committed", stream_id=started.campaign.stream_id)
     return started
@@ -121,12 +208,16 @@ def estimated_micros(account: Account, settings: Settings, audience_count: int) 
 
 
 def cost(started: Launch, ids: Ids) -> dict[str, Any]:
-    """What a send has set aside."""
+    """What a send has set aside; what a scheduled one will."""
+    return _cost(started.amount_micros, started.hold_id, ids)
+
+
+def _cost(amount_micros: int, hold_id: int | None, ids: Ids) -> dict[str, Any]:
     return {
-        "estimated": shown_usd(started.amount_micros),
-        "estimatedMicros": started.amount_micros,
+        "estimated": shown_usd(amount_micros),
+        "estimatedMicros": amount_micros,
         "currency": "USD",
-        "holdId": ids.encode(Kind.HOLD, started.hold_id),
+        "holdId": ids.encode_optional(Kind.HOLD, hold_id),
     }
 
 
@@ -145,7 +236,62 @@ def read_draft(fields: Fields, ids: Ids) -> CampaignDraft:
         reply_to=fields.addresses("replyTo", form.REPLY_TO_MAX),
         list_id=list_id,
         tags=tags,
+        scheduled_at=fields.moment("scheduledAt"),
     )
+
+
+@asynccontextmanager
+async def _steering(request: Request) -> AsyncIterator[tuple[Connection, Account]]:
+    """A transaction of the account that asks; the request has no fields."""
+    Fields(read_object(request)).finish()
+    async with transaction(request.app.ctx.pool, request.ctx.account.id) as conn:
+        yield conn, request.ctx.account
+
+
+async def _answer_campaign(request: Request, conn: Connection, campaign: Campaign) -> HTTPResponse:
+    audience_count = await service.audience_count(conn, request.ctx.account, campaign)
+    return answer(_shown(campaign, audience_count, request))
+
+
+async def _send_csv(
+    request: Request, campaign: Campaign, slices: list[tuple[int, int]], states: frozenset[State]
+) -> None:
+    """A slice at a time: memory stays constant, and no connection is held while a slow client reads."""
+    ctx, account_id = request.app.ctx, request.ctx.account.id
+    name = f"{ctx.ids.encode(Kind.CAMPAIGN, campaign.id)}-recipients.csv"
+    headers = {"Cache-Control": "no-store", "Content-Disposition": f'attachment; filename="{name}"'}
+    response = await request.respond(content_type="text/csv; charset=utf-8", headers=headers)
+    await response.send(recipients.CSV_HEADER)
+    try:
+        for first, last in slices:
+            async with transaction(ctx.pool, account_id) as conn:
+                assert campaign.stream_id is not None
+                lines = await recipients.read_csv(conn, account_id, campaign.stream_id, states, first, last)
+            if lines:
+                await response.send(lines)
+    except DATABASE_ERRORS as error:
+        log.warning("%s: an export broke off (%s)", request.ctx.request_id, type(error).__name__)
+        # Sanic would end the answer in order, and half a list would look whole.
+        request.transport.abort()
+        return
+    await response.eof()
+
+
+def _shown_recipient(one: Recipient, stream_id: int, ids: Ids) -> dict[str, Any]:
+    return {
+        "id": ids.encode_email(stream_id, one.seq),
+        "email": one.email,
+        "contactId": ids.encode_optional(Kind.CONTACT, one.contact_id),
+        "state": one.state.name.lower(),
+        "reason": one.reason,
+        "attempts": one.attempts,
+        "messageId": one.ses_message_id,
+        "updatedAt": shown_time_or_none(one.at),
+        "opens": one.opens,
+        "clicks": one.clicks,
+        "complained": one.complained,
+        "unsubscribed": one.unsubscribed,
+    }
 
 
 def _shown(campaign: Campaign, audience_count: int | None, request: Request) -> dict[str, Any]:
@@ -167,6 +313,7 @@ def _shown(campaign: Campaign, audience_count: int | None, request: Request) -> 
         "estimatedCostMicros": micros,
         "warnings": campaign.warnings,
         "createdAt": shown_time(campaign.created_at),
+        "scheduledAt": shown_time_or_none(campaign.scheduled_at),
         "sentAt": shown_time_or_none(campaign.sent_at),
         "submittedAt": shown_time_or_none(campaign.submitted_at),
         "completedAt": shown_time_or_none(campaign.completed_at),

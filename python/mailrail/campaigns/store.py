@@ -1,15 +1,16 @@
 """Every statement on campaigns and on what they freeze when they start."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from mailrail.campaigns.model import Campaign, CampaignDraft, CampaignNotFound, Progress, Status, Totals
+from mailrail.campaigns.model import GROUPS, Campaign, CampaignDraft, CampaignNotFound, Progress, Status, Totals
 from mailrail.db.pool import Connection, fetch_one
-from mailrail.emails.model import OPEN_STATES, State
+from mailrail.emails.model import OPEN_STATES, Outcome, State
 
 _COLUMNS = """id, account_id, name, subject, preheader, from_name, from_email, reply_to, html, text, list_id, tags,
-warnings, status, reason, stream_id, hold_id, audience_count, created_at, sent_at, submitted_at, completed_at"""
+warnings, status, reason, stream_id, hold_id, audience_count, created_at, scheduled_at, sent_at, submitted_at,
+completed_at"""
 
 
 def _campaign(row: Any) -> Campaign:
@@ -21,8 +22,8 @@ async def insert_campaign(conn: Connection, account_id: int, draft: CampaignDraf
     row = await fetch_one(
         conn,
         f"""INSERT INTO campaigns (account_id, name, subject, preheader, from_name, from_email, reply_to, html, text,
-              list_id, tags, warnings)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING {_COLUMNS}""",
+              list_id, tags, warnings, scheduled_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING {_COLUMNS}""",
         account_id,
         draft.name,
         draft.subject,
@@ -35,6 +36,7 @@ async def insert_campaign(conn: Connection, account_id: int, draft: CampaignDraf
         draft.list_id,
         draft.tags,
         warnings,
+        draft.scheduled_at,
     )
     return _campaign(row)
 
@@ -149,10 +151,11 @@ async def insert_shards(conn: Connection, account_id: int, stream_id: int, recip
 async def start_campaign(
     conn: Connection, campaign: Campaign, stream_id: int, hold_id: int, audience_count: int
 ) -> Campaign:
-    """draft → queued."""
+    """draft → queued; the other statuses that `decide` lets start likewise."""
     row = await fetch_one(
         conn,
-        f"""UPDATE campaigns SET status = 'queued', stream_id = $3, hold_id = $4, audience_count = $5, sent_at = now()
+        f"""UPDATE campaigns SET status = 'queued', reason = NULL, stream_id = $3, hold_id = $4, audience_count = $5,
+              sent_at = now()
             WHERE id = $1 AND account_id = $2 RETURNING {_COLUMNS}""",
         campaign.id,
         campaign.account_id,
@@ -163,19 +166,9 @@ async def start_campaign(
     return _campaign(row)
 
 
-_FAILED = (State.FAILED, State.UNRESOLVED, State.EXPIRED, State.REJECTED)
-_BOUNCED = (State.BOUNCED, State.SOFT_BOUNCED)
-_SKIPPED = (State.SKIPPED, State.CANCELLED)
-
-
 async def read_progress(conn: Connection, account_id: int, stream_id: int, recipients: int) -> Progress:
     """From counters alone: a few rows a shard, whatever the audience's size."""
-    counts = await conn.fetch(
-        """SELECT state, sum(recipients)::integer AS recipients FROM state_counts
-           WHERE stream_id = $1 AND account_id = $2 GROUP BY state""",
-        stream_id,
-        account_id,
-    )
+    by_state = await count_states(conn, account_id, stream_id)
     live = await fetch_one(
         conn,
         """SELECT coalesce(sum(s.accepted), 0)::integer AS accepted, coalesce(sum(f.opened), 0)::integer AS opened,
@@ -185,25 +178,24 @@ async def read_progress(conn: Connection, account_id: int, stream_id: int, recip
         stream_id,
         account_id,
     )
-    by_state = {State(row["state"]): int(row["recipients"]) for row in counts}
 
     def total(*states: State) -> int:
         return sum(by_state.get(state, 0) for state in states)
 
     closed = sum(n for state, n in by_state.items() if state not in OPEN_STATES)
-    proven = total(State.ACCEPTED, State.EXPIRED, State.DELIVERED, State.REJECTED, *_BOUNCED)
+    proven = total(State.ACCEPTED, State.EXPIRED, State.DELIVERED, State.REJECTED, *GROUPS["bounced"])
     return Progress(
         recipients=recipients,
         # Rounds report before the fold does; events may prove more than rounds could report.
         accepted=max(live["accepted"], proven),
         delivered=total(State.DELIVERED),
-        bounced=total(*_BOUNCED),
+        bounced=total(*GROUPS["bounced"]),
         complained=live["complained"],
         opened=live["opened"],
         clicked=live["clicked"],
         unsubscribed=live["unsubscribed"],
-        failed=total(*_FAILED),
-        skipped=total(*_SKIPPED),
+        failed=total(*GROUPS["failed"]),
+        skipped=total(*GROUPS["skipped"]),
         open=recipients - closed,
     )
 
@@ -223,6 +215,208 @@ async def read_totals(conn: Connection, account_id: int) -> Totals:
         account_id,
     )
     return Totals(row["total"], row["sending"], row["completed"], emails)
+
+
+# —— steering: whoever changes a campaign locks it first, then its shards in their order, then their folds ——————————————
+
+
+async def read_clock(conn: Connection) -> datetime:
+    """The database's clock, by which alone schedules go."""
+    now: datetime = await conn.fetchval("SELECT clock_timestamp()")
+    return now
+
+
+async def read_held_reason(conn: Connection) -> str | None:
+    """Why nothing may be sent at the moment; None while all is well."""
+    reason: str | None = await conn.fetchval(
+        "SELECT coalesce(held_reason, 'no reason was noted') FROM installation WHERE held_at IS NOT NULL"
+    )
+    return reason
+
+
+async def schedule_campaign(conn: Connection, campaign: Campaign, scheduled_at: datetime) -> Campaign:
+    """draft → scheduled."""
+    row = await fetch_one(
+        conn,
+        f"""UPDATE campaigns SET status = 'scheduled', reason = NULL, scheduled_at = $3
+            WHERE id = $1 AND account_id = $2 RETURNING {_COLUMNS}""",
+        campaign.id,
+        campaign.account_id,
+        scheduled_at,
+    )
+    return _campaign(row)
+
+
+async def set_status(conn: Connection, campaign: Campaign, status: Status, reason: str | None) -> Campaign:
+    """Writes where the campaign, which the caller has locked, stands from now on, and why."""
+    row = await fetch_one(
+        conn,
+        f"""UPDATE campaigns SET status = $3, reason = $4 WHERE id = $1 AND account_id = $2 RETURNING {_COLUMNS}""",
+        campaign.id,
+        campaign.account_id,
+        status,
+        reason,
+    )
+    return _campaign(row)
+
+
+async def set_shard_states(conn: Connection, stream_id: int, state: str) -> None:
+    """Turns the shards' copies of the campaign's state to sending, paused or cancelled, in shard order; each worker's next
+    claim sees it. Shards wake only with something to send.
+    """
+    await conn.execute(
+        """WITH ordered AS (
+             SELECT shard FROM shards WHERE stream_id = $1 AND state <> $2 ORDER BY shard FOR UPDATE
+           )
+           UPDATE shards s SET state = $2, epoch = s.epoch + 1,
+             wake_at = CASE WHEN $2 <> 'sending' THEN NULL
+                            WHEN s.next_seq <= s.last_seq THEN now()
+                            ELSE (SELECT min(p.due_at) FROM permits p
+                                  WHERE p.stream_id = $1 AND p.shard = s.shard AND p.claim_id IS NULL) END
+           FROM ordered o WHERE s.stream_id = $1 AND s.shard = o.shard""",
+        stream_id,
+        state,
+    )
+
+
+async def withdraw_permits(conn: Connection, stream_id: int) -> None:
+    """Nobody gets a further attempt; the caller has stopped the shards, whose locks keep claims away."""
+    await conn.execute("UPDATE permits SET claim_id = 0 WHERE stream_id = $1 AND claim_id IS NULL", stream_id)
+
+
+async def refold(conn: Connection, stream_id: int) -> None:
+    """Has every shard folded anew, and closed anew if nothing is open: the last one then completes the campaign."""
+    await conn.execute(
+        """WITH ordered AS (
+             SELECT shard FROM folds WHERE stream_id = $1 ORDER BY shard FOR UPDATE
+           )
+           UPDATE folds f SET due_at = least(f.due_at, now()), closed_at = NULL
+           FROM ordered o WHERE f.stream_id = $1 AND f.shard = o.shard""",
+        stream_id,
+    )
+
+
+async def lock_shards_with(conn: Connection, stream_id: int, states: Sequence[State]) -> None:
+    """Locks the shards that have recipients in one of the states, then their folds: no claim and no fold of them is under
+    way from here on, and the next statement sees what the last ones wrote.
+    """
+    for table in ("shards", "folds"):
+        await conn.execute(
+            f"""SELECT FROM {table} t WHERE t.stream_id = $1 AND EXISTS (
+                  SELECT FROM state_counts c WHERE c.stream_id = $1 AND c.shard = t.shard AND c.state = ANY($2::smallint[]))
+                ORDER BY t.shard FOR UPDATE""",
+            stream_id,
+            [int(state) for state in states],
+        )
+
+
+# Between its INSERT and the hold, in one transaction, a retry's permits name this hold, which does not exist.
+_HOLD_TO_COME = 0
+
+
+async def permit_retry(conn: Connection, stream_id: int, states: Sequence[State]) -> int:
+    """One more attempt for everybody in the states; returns how many. Left out: who was accepted after the last fold, and
+    who has a further attempt already.
+    """
+    status = await conn.execute(
+        """INSERT INTO permits (stream_id, seq, attempt, account_id, shard, due_at, hold_id)
+           SELECT $1, r.seq, r.attempt + 1, r.account_id, r.shard, now(), $3
+           FROM recipient_state r
+           WHERE r.stream_id = $1 AND r.state = ANY($2::smallint[])
+             AND NOT EXISTS (SELECT FROM permits p WHERE p.stream_id = $1 AND p.seq = r.seq AND p.attempt > r.attempt)
+             AND NOT EXISTS (SELECT FROM events e WHERE e.stream_id = $1 AND e.seq = r.seq)
+             AND NOT EXISTS (SELECT FROM results a WHERE a.stream_id = $1 AND a.seq = r.seq AND a.outcome = $4)
+           ON CONFLICT DO NOTHING""",
+        stream_id,
+        [int(state) for state in states],
+        _HOLD_TO_COME,
+        int(Outcome.ACCEPTED),
+    )
+    return int(status.rpartition(" ")[2])
+
+
+async def wake_permitted(conn: Connection, stream_id: int) -> None:
+    """Wakes the shards of the new permits, and has their states and counts written anew."""
+    await conn.execute(
+        """WITH permitted AS (
+             SELECT shard, count(*)::integer AS recipients FROM permits
+             WHERE stream_id = $1 AND claim_id IS NULL AND hold_id = $2 GROUP BY shard
+           ), woken AS (
+             UPDATE shards s SET wake_at = least(s.wake_at, now()), submitted_at = NULL
+             FROM permitted p WHERE s.stream_id = $1 AND s.shard = p.shard
+           )
+           UPDATE folds f SET due_at = now(), closed_at = NULL, open = f.open + p.recipients
+           FROM permitted p WHERE f.stream_id = $1 AND f.shard = p.shard""",
+        stream_id,
+        _HOLD_TO_COME,
+    )
+
+
+async def name_hold(conn: Connection, stream_id: int, hold_id: int) -> None:
+    """Gives the new permits the hold that pays for them."""
+    await conn.execute(
+        "UPDATE permits SET hold_id = $2 WHERE stream_id = $1 AND claim_id IS NULL AND hold_id = $3",
+        stream_id,
+        hold_id,
+        _HOLD_TO_COME,
+    )
+
+
+async def reopen_campaign(conn: Connection, campaign: Campaign) -> Campaign:
+    """completed → sending; one that is still under way stays so."""
+    row = await fetch_one(
+        conn,
+        f"""WITH reopened AS (UPDATE streams SET closed_at = NULL WHERE stream_id = $3)
+            UPDATE campaigns SET status = CASE status WHEN 'completed' THEN 'sending' ELSE status END, reason = NULL,
+              submitted_at = NULL, completed_at = NULL
+            WHERE id = $1 AND account_id = $2 RETURNING {_COLUMNS}""",
+        campaign.id,
+        campaign.account_id,
+        campaign.stream_id,
+    )
+    return _campaign(row)
+
+
+async def count_states(conn: Connection, account_id: int, stream_id: int) -> dict[State, int]:
+    """How many recipients are in each state, as last folded; those never claimed are not among them."""
+    rows = await conn.fetch(
+        """SELECT state, sum(recipients)::integer AS recipients FROM state_counts
+           WHERE stream_id = $1 AND account_id = $2 GROUP BY state""",
+        stream_id,
+        account_id,
+    )
+    return {State(row["state"]): row["recipients"] for row in rows}
+
+
+# —— schedules: read by the workers for all tenants ————————————————————————————————————————————————————————————————————
+
+
+async def read_due_schedules(conn: Connection, most: int) -> list[tuple[int, int]]:
+    """(campaign, account) of what should have started by now, longest due first; nobody's while sending is held."""
+    rows = await conn.fetch(
+        """SELECT id, account_id FROM campaigns
+           WHERE status = 'scheduled' AND scheduled_at <= clock_timestamp()
+             AND NOT EXISTS (SELECT FROM installation WHERE held_at IS NOT NULL)
+           ORDER BY scheduled_at, id LIMIT $1""",
+        most,
+    )
+    return [(row["id"], row["account_id"]) for row in rows]
+
+
+async def lock_due_schedule(conn: Connection, account_id: int, campaign_id: int) -> tuple[Campaign, float] | None:
+    """The campaign and by how many seconds it is late; None where it is not due any more, or another worker has it."""
+    row = await conn.fetchrow(
+        f"""SELECT {_COLUMNS}, extract(epoch FROM clock_timestamp() - scheduled_at)::float8 AS late_s FROM campaigns
+            WHERE id = $1 AND account_id = $2 AND status = 'scheduled' AND scheduled_at <= clock_timestamp()
+            FOR UPDATE SKIP LOCKED""",
+        campaign_id,
+        account_id,
+    )
+    if row is None:
+        return None
+    values = dict(row)
+    late_s: float = values.pop("late_s")
+    return _campaign(values), late_s
 
 
 # —— what the workers do to a campaign; they run for all tenants and know it by its stream ——————————————————————————————
@@ -251,23 +445,15 @@ async def mark_submitted(conn: Connection, stream_id: int) -> None:
 
 
 async def pause_campaign(conn: Connection, stream_id: int, reason: str) -> None:
-    """Stops all claims of the stream at once: the shards' copies of the state change in shard order, each worker's
-    next claim sees it.
-    """
-    await conn.execute(
-        """WITH ordered AS (
-             SELECT stream_id, shard FROM shards WHERE stream_id = $1 ORDER BY shard FOR UPDATE
-           )
-           UPDATE shards s SET state = 'paused', epoch = s.epoch + 1
-           FROM ordered o WHERE s.stream_id = o.stream_id AND s.shard = o.shard AND s.state = 'sending'""",
-        stream_id,
-    )
-    await conn.execute(
+    """sending → paused, because a worker cannot go on with it."""
+    paused = await conn.fetchval(
         """UPDATE campaigns SET status = 'paused', reason = $2
-           WHERE stream_id = $1 AND status IN ('queued', 'sending')""",
+           WHERE stream_id = $1 AND status IN ('queued', 'sending') RETURNING id""",
         stream_id,
         reason,
     )
+    if paused is not None:
+        await set_shard_states(conn, stream_id, "paused")
 
 
 async def finished_streams(conn: Connection) -> list[int]:

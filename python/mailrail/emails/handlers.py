@@ -12,6 +12,7 @@ from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Pool
 from mailrail.emails import reconcile
 from mailrail.emails.model import Patience
+from mailrail.ses.limiter import Limiter, NoTokens
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +42,10 @@ def patience(settings: Settings) -> Patience:
 class Reconciler:
     """Works off ripe unknowns, and sends canaries where silence is to prove something."""
 
-    def __init__(self, pool: Pool, sender: Sender, codec: Codec, settings: Settings) -> None:
+    def __init__(self, pool: Pool, sender: Sender, limiter: Limiter, codec: Codec, settings: Settings) -> None:
         self._pool = pool
         self._sender = sender
+        self._limiter = limiter
         self._codec = codec
         self._settings = settings
         self._patience = patience(settings)
@@ -56,7 +58,7 @@ class Reconciler:
             except DATABASE_ERRORS as error:
                 log.warning("reconciler: the database failed (%s)", type(error).__name__)
                 busy = False
-            except CoreError as error:
+            except (CoreError, NoTokens) as error:
                 log.error("reconciler: no canary could be sent (%s)", error)
                 busy = False
             if not busy:
@@ -67,10 +69,10 @@ class Reconciler:
         async with self._pool.acquire() as conn:
             async with conn.transaction():
                 done = await reconcile.reconcile_next(conn, self._patience)
-            failpoints.hit("reconcile.committed")
             if done is None:
                 await reconcile.drop_old_canaries(conn, self._patience)
                 return False
+            failpoints.hit("reconcile.committed", stream_id=done.stream_id, shard=done.shard)
         if done.permitted or done.given_up or done.waiting_for:
             log.info(
                 "reconciler: stream=%d shard=%d permitted=%d given_up=%d waiting_for=%s",
@@ -86,6 +88,7 @@ class Reconciler:
 
     async def _send_canary(self, stream_id: int) -> None:
         """From the sender, and through the configuration set, of the mail that is in doubt."""
+        await asyncio.sleep(await self._limiter.take(1))
         async with self._pool.acquire() as conn:
             identity = await reconcile.read_identity(conn, stream_id)
             number = await reconcile.insert_canary(conn, identity["configuration_set"])

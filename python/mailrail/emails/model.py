@@ -24,6 +24,14 @@ class Outcome(IntEnum):
 
 
 RETRYABLE = (Outcome.NOT_WRITTEN, Outcome.DEFERRED, Outcome.HALTED)
+# Nothing of these reached SES, so they cost none of its quota.
+UNSENT = (
+    Outcome.NOT_WRITTEN,
+    Outcome.SKIPPED_SUPPRESSED,
+    Outcome.SKIPPED_UNSUBSCRIBED,
+    Outcome.SKIPPED_ERASED,
+    Outcome.SKIPPED_ADDRESS_CHANGED,
+)
 
 
 class EventKind(IntEnum):

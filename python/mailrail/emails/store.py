@@ -15,12 +15,14 @@ WITHDRAWN = 0
 
 RESULT_COLUMNS = ("stream_id", "seq", "attempt", "outcome", "ses_message_id", "error", "account_id")
 
-# Tenants with fewer shards under way come first, so that a large campaign never starves a small one.
-_TAKE_SHARD = """
+_BUSY = """
 WITH busy AS (
   SELECT account_id, count(*) AS leased FROM shards
   WHERE wake_at IS NOT NULL AND lease_until > clock_timestamp() GROUP BY account_id
-), next AS (
+)"""
+
+# Tenants with fewer shards under way come first, so that a large campaign never starves a small one.
+_TAKE_SHARD = f"""{_BUSY}, next AS (
   SELECT s.stream_id, s.shard FROM shards s LEFT JOIN busy b USING (account_id)
   WHERE s.wake_at <= clock_timestamp() AND s.state = 'sending'
     AND (s.lease_until IS NULL OR s.lease_until <= clock_timestamp())
@@ -44,6 +46,20 @@ async def take_shard(conn: Connection, lease_s: float) -> LeasedShard | None:
     """Leases the next shard that has something to send; None when there is none."""
     row = await conn.fetchrow(_TAKE_SHARD, lease_s)
     return LeasedShard(**row) if row else None
+
+
+async def is_poorer_tenant_waiting(conn: Connection, lease: LeasedShard) -> bool:
+    """Whether another tenant has a shard to send and, once this lease were let go, no more under way than its tenant."""
+    found: bool = await conn.fetchval(
+        f"""{_BUSY}
+           SELECT EXISTS (
+             SELECT FROM shards s LEFT JOIN busy b USING (account_id)
+             WHERE s.wake_at <= clock_timestamp() AND s.state = 'sending' AND s.account_id <> $1
+               AND (s.lease_until IS NULL OR s.lease_until <= clock_timestamp())
+               AND coalesce(b.leased, 0) < (SELECT leased FROM busy WHERE account_id = $1))""",
+        lease.account_id,
+    )
+    return found
 
 
 _CLAIM_FIRST_ATTEMPTS = """

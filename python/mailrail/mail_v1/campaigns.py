@@ -38,15 +38,16 @@ async def get(request: Request, campaign_id: str) -> HTTPResponse:
 
 
 async def send(request: Request, campaign_id: str) -> HTTPResponse:
-    """POST /v1/mail/campaigns/:id/send: sends the draft and says what it holds of the wallet."""
+    """POST /v1/mail/campaigns/:id/send: sends the draft and says what it holds of the wallet, or schedules it."""
     started = await launch_campaign(request, campaign_id)
     campaign, ids = started.campaign, request.app.ctx.ids
     return answer(
         {
             "id": ids.encode(Kind.CAMPAIGN, campaign.id),
             "status": campaign.status.shown,
-            "audienceCount": campaign.audience_count,
+            "audienceCount": started.audience_count,
             "cost": cost(started, ids),
+            "scheduledAt": shown_time_or_none(campaign.scheduled_at),
             "sentAt": shown_time_or_none(campaign.sent_at),
         }
     )
@@ -77,6 +78,7 @@ def read_draft(fields: Fields, ids: Ids) -> CampaignDraft:
         reply_to=fields.addresses("replyTo", form.REPLY_TO_MAX),
         list_id=list_id,
         tags=tags,
+        scheduled_at=fields.moment("scheduledAt"),
     )
 
 
@@ -91,6 +93,7 @@ def _shown(campaign: Campaign, audience_count: int, request: Request) -> dict[st
         "estimatedCostMicros": micros,
         "warnings": campaign.warnings,
         "createdAt": shown_time(campaign.created_at),
+        "scheduledAt": shown_time_or_none(campaign.scheduled_at),
     }
 
 

@@ -36,6 +36,8 @@ STATUS: dict[str, int] = {
     "list_not_found": 404,
     "link_not_found": 404,
     "campaign_already_sent": 409,
+    "campaign_state_wrong": 409,
+    "nothing_to_retry": 409,
     "contact_exists": 409,
     "domain_exists": 409,
     "list_exists": 409,
@@ -44,9 +46,11 @@ STATUS: dict[str, int] = {
     "domain_invalid": 422,
     "email_invalid": 422,
     "no_default_sender": 422,
+    "schedule_invalid": 422,
     "template_invalid": 422,
     "database_unusable": 503,
     "intake_unavailable": 503,
+    "sending_held": 503,
     "ses_unavailable": 503,
 }
 

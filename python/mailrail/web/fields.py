@@ -8,6 +8,7 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from mailrail.addresses import ADDRESS_MAX_CHARS, parse_address
@@ -15,6 +16,8 @@ from mailrail.errors import MailrailError
 
 # C0, C1, DEL and the two Unicode line breaks: none of them belongs into a header, a name or a tag.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# RFC 3339, section 5.6; what the pattern lets through and no calendar has, `fromisoformat` refuses.
+MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 Value = TypeVar("Value")
 
@@ -85,6 +88,19 @@ class Fields:
         if value is not None and value not in words:
             self.error(name, "value_unknown", f"{self._name(name)} must be one of {', '.join(words)}.")
         return value
+
+    def moment(self, name: str) -> datetime | None:
+        """A time with its zone (RFC 3339), as 2027-04-08T10:15:00Z."""
+        value = self._take(name, str, "a string")
+        if value is None:
+            return None
+        try:
+            if MOMENT.fullmatch(value):
+                return datetime.fromisoformat(value.upper())
+        except ValueError:
+            pass
+        self.error(name, "time_invalid", f"{self._name(name)} must be a time with its zone, as 2027-04-08T10:15:00Z.")
+        return None
 
     def address(self, name: str) -> str | None:
         """An email address, normalised."""

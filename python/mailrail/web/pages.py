@@ -1,5 +1,6 @@
 """Lists by page number, or by a cursor that stays right while rows are added."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -29,11 +30,16 @@ class Page:
 
 def read_page(request: Request, kind: Kind, ids: Ids) -> Page:
     """`limit` (20, at most 100), `page` (1) and `after` (an id) of the query. Raises FieldsInvalid."""
+    return read_page_after(request, lambda text: ids.decode(kind, text))
+
+
+def read_page_after(request: Request, decode: Callable[[str], int | None]) -> Page:
+    """As `read_page`; `decode` turns an id of the list into the number by which it is ordered, or None."""
     errors: list[FieldError] = []
     limit = _number(request, "limit", LIMIT_DEFAULT, LIMIT_MAX, errors)
     number = _number(request, "page", 1, PAGE_MAX, errors)
     after = request.args.get("after")
-    after_id = None if after is None else ids.decode(kind, after)
+    after_id = None if after is None else decode(after)
     if after is not None and after_id is None:
         errors.append(FieldError("cursor_invalid", "after must be an id from this list.", "after"))
     if errors:

@@ -147,8 +147,8 @@ async def test_options_that_nobody_would_obey_are_refused(tenant: Tenant) -> Non
     await make_readers(tenant, 1)
     created = await tenant.post("/api/v1/campaigns", TEMPLATE)
     launch = f"/api/v1/campaigns/{created.body['id']}/launch"
-    answer = await tenant.post(launch, {"scheduledAt": "2030-01-01T00:00:00Z"})
-    assert (answer.status, answer.params) == (422, {"scheduledAt"})
+    answer = await tenant.post(launch, {"schedule": "2030-01-01T00:00:00Z"})
+    assert (answer.status, answer.params) == (422, {"schedule"})
     misspelt = await tenant.post("/api/v1/campaigns", {**TEMPLATE, "listid": "lst_x"})
     assert (misspelt.status, misspelt.params) == (422, {"listid"})
     assert (await tenant.post(launch, {})).status == 200

@@ -80,7 +80,7 @@ async def test_a_campaign_goes_from_draft_to_sending_as_printed(tenant: Tenant) 
 
 def assert_seed_send(body: dict[str, Any], campaign_id: str) -> None:
     """The printed answer of a send."""
-    assert set(body) == {"id", "status", "audienceCount", "cost", "sentAt"}
+    assert set(body) == {"id", "status", "audienceCount", "cost", "scheduledAt", "sentAt"}
     assert (body["id"], body["status"], body["audienceCount"]) == (campaign_id, "sending", 1)
     assert TIME.fullmatch(body["sentAt"])
     assert isinstance(body["cost"]["estimated"], float)

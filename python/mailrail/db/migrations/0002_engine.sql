@@ -47,23 +47,27 @@ ALTER TABLE notification_queue ADD COLUMN queued_at timestamptz NOT NULL DEFAULT
 
 CREATE TABLE send_limits (
   name text PRIMARY KEY,
-  -- What SES grants, as GetAccount said it last; recipients.
-  max_send_rate double precision NOT NULL,
-  max_24_hour_send double precision NOT NULL,
-  sent_last_24_hours double precision NOT NULL,
-  sending_enabled boolean NOT NULL DEFAULT true,
-  polled_at timestamptz NOT NULL,
-  -- Recipients let through since that poll, which GetAccount may not have counted yet.
-  taken_since_poll double precision NOT NULL DEFAULT 0,
+  -- What SES grants, as GetAccount said it last; recipients, and a daily quota of -1 is none.
+  max_send_rate double precision NOT NULL DEFAULT 0,
+  max_24_hour_send double precision NOT NULL DEFAULT 0,
+  sent_last_24_hours double precision NOT NULL DEFAULT 0,
+  sending_enabled boolean NOT NULL DEFAULT false,
+  -- NULL until SES has answered once; nothing is granted before.
+  polled_at timestamptz,
+  -- When the next poll is due: whoever moves it makes it.
+  poll_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  -- Recipients let through, ever, and how many it were when the last poll began: GetAccount may not know those since.
+  granted bigint NOT NULL DEFAULT 0,
+  granted_at_poll bigint NOT NULL DEFAULT 0,
   -- The token bucket; below zero it holds the debt of mail that may not wait.
   tokens double precision NOT NULL DEFAULT 0,
   refilled_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-  -- Additive increase, multiplicative decrease: the part of the rate that SES lets us use just now.
+  -- Additive increase, multiplicative decrease: the part of the rate that was left when SES last throttled.
   factor double precision NOT NULL DEFAULT 1 CHECK (factor > 0 AND factor <= 1),
   throttled_at timestamptz,
-  throttles bigint NOT NULL DEFAULT 0,
-  granted bigint NOT NULL DEFAULT 0
-);
+  throttles bigint NOT NULL DEFAULT 0
+-- Updated many times a second: its versions stay on its page.
+) WITH (fillfactor = 10);
 
 -- —— bus messages that no release here can read —————————————————————————————————————————————————————————————————————————
 
@@ -93,6 +97,8 @@ GRANT EXECUTE ON FUNCTION audience_of(bigint, bigint, text[]), count_audience(bi
 GRANT USAGE ON stream_numbers TO mailrail_worker;
 -- Retry writes permits, cancel withdraws them.
 GRANT INSERT, UPDATE ON permits TO mailrail_api;
+-- Retry opens a completed stream again.
+GRANT UPDATE (closed_at) ON streams TO mailrail_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON canaries, send_limits, parked_messages TO mailrail_worker;
 GRANT UPDATE (held_at, held_reason) ON installation TO mailrail_worker;
 -- Metrics of the API process show the installation's pace, and transactional mail takes its tokens here.

@@ -1,0 +1,162 @@
+"""The one limiter of all processes that send through an AWS account and region.
+
+Its state is a row of the database. Campaigns ask for a slice before they claim a round; mail that may not wait takes its
+tokens at once, into debt, and campaigns get what it leaves.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+
+from mailrail.config import Settings
+from mailrail.db.pool import DATABASE_ERRORS, Pool
+from mailrail.errors import MailrailError
+from mailrail.ses import control, store
+
+log = logging.getLogger(__name__)
+
+POLL_INTERVAL_S = 30.0
+# After a poll that failed, and how often each process looks whether one is due.
+POLL_RETRY_S = 5.0
+
+
+class NoTokens(MailrailError):
+    """Amazon SES takes no more mail for now."""
+
+    code = "no_tokens"
+
+
+class Limiter:
+    """A process's access to the limiter, shared by all that sends in it. One request for a slice is under way at a time,
+    so the slots of a process are served in the order in which they came.
+    """
+
+    def __init__(self, pool: Pool, settings: Settings) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._name = name_of(settings)
+        self._turn = asyncio.Lock()
+        self._returned = 0
+        self._is_open = True
+        self._stopped = asyncio.Event()
+
+    # —— campaigns ——
+
+    async def grant(self, most: int, patience_s: float = 0.0) -> int:
+        """Tokens for a round of at most `most`, one slice in one statement; waits for them without a connection.
+
+        0 when there are none within `patience_s`, when campaigns may not send at all (then `until_open` waits), or after
+        `stop`. Raises DATABASE_ERRORS.
+        """
+        until = time.monotonic() + patience_s
+        async with self._turn:
+            while not self._stopped.is_set():
+                asked = await self._ask(most)
+                if asked.given:
+                    return asked.given
+                # Not all at the same time: the nearest to the database would always win.
+                pause_s = asked.limits.pause_s(asked.wanted) * random.uniform(1.0, 1.2)  # noqa: S311
+                if not asked.limits.is_open or time.monotonic() + pause_s > until:
+                    break
+                await self._sleep(pause_s)
+        return 0
+
+    async def give_back(self, tokens: int) -> None:
+        """Returns tokens that let nobody through."""
+        self._returned += max(0, tokens)
+        # Whoever asks next takes them along.
+        if self._returned and not self._turn.locked():
+            async with self._turn:
+                with contextlib.suppress(*DATABASE_ERRORS):
+                    await self._ask(0)
+
+    async def until_open(self) -> None:
+        """Returns at once unless the last answer was that campaigns may not send: the daily quota is used up, sending is
+        disabled, or SES has not told its figures; then it waits until that has changed. Raises DATABASE_ERRORS.
+        """
+        if self._is_open:
+            return
+        async with self._turn:
+            while not self._stopped.is_set():
+                asked = await self._ask(0)
+                if asked.limits.is_open:
+                    return
+                await self._sleep(asked.limits.pause_s(0))
+
+    async def throttled(self, recipients: int) -> None:
+        """SES refused so many for their rate: it goes down, and comes back bit by bit."""
+        if recipients <= 0:
+            return
+        try:
+            async with self._pool.acquire() as conn:
+                part = await store.throttled(conn, self._name, self._settings.max_send_rate, recipients)
+            log.warning("limiter: SES throttled %d recipients, down to %.2f of its rate", recipients, part or 0)
+        except DATABASE_ERRORS as error:
+            log.warning("limiter: the database failed (%s)", type(error).__name__)
+
+    def stop(self) -> None:
+        """Ends all waiting of campaigns."""
+        self._stopped.set()
+
+    async def _ask(self, most: int) -> store.Grant:
+        returned = self._returned
+        async with self._pool.acquire() as conn:
+            asked = await store.grant(conn, self._name, self._settings.max_send_rate, most, returned)
+        # After the statement: if it failed they are still here.
+        self._returned -= returned
+        if asked.limits.is_open != self._is_open:
+            self._is_open = asked.limits.is_open
+            log.info("limiter: campaigns %s (%s)", "go on" if self._is_open else "wait", asked.limits)
+        return asked
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), seconds)
+
+    # —— mail that may not wait ——
+
+    async def take(self, recipients: int) -> float:
+        """Tokens for a mail that may not wait for its turn; returns the seconds until it may be sent.
+
+        Raises NoTokens when too much is owed already, the daily quota is used up, sending is disabled or SES has not told
+        its figures: the mail has to be kept for later. Raises DATABASE_ERRORS.
+        """
+        async with self._pool.acquire() as conn:
+            taken, limits = await store.take(conn, self._name, self._settings.max_send_rate, recipients)
+        if not taken:
+            raise NoTokens
+        return max(0.0, -limits.tokens / limits.rate)
+
+    # —— the figures ——
+
+    async def follow(self) -> None:
+        """Keeps the figures at what SES says, until cancelled: one poll for all processes, by whoever is first."""
+        while True:
+            try:
+                await self._poll_if_due()
+            except DATABASE_ERRORS as error:
+                log.warning("limiter: the database failed (%s)", type(error).__name__)
+            await asyncio.sleep(POLL_RETRY_S * random.uniform(0.9, 1.1))  # noqa: S311
+
+    async def _poll_if_due(self) -> None:
+        async with self._pool.acquire() as conn:
+            await store.add(conn, self._name)
+            granted = await store.begin_poll(conn, self._name, POLL_INTERVAL_S)
+        if granted is None:
+            return
+        try:
+            account = await control.get_account(self._settings)
+        except control.ControlError as error:
+            log.warning("limiter: SES does not tell its quota (%s)", error)
+            async with self._pool.acquire() as conn:
+                await store.postpone_poll(conn, self._name, POLL_RETRY_S)
+            return
+        async with self._pool.acquire() as conn:
+            await store.end_poll(conn, self._name, account, granted)
+
+
+def name_of(settings: Settings) -> str:
+    """The row's name: whose quota it is, as far as settings tell."""
+    return f"{settings.ses_endpoint or 'aws'} {settings.ses_region}"
