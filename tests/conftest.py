@@ -9,7 +9,8 @@ import pytest
 
 from mailrail.db.pool import Pool, open_pool
 from mailrail.up.postgres import Cluster
-from tests.support import postgres
+from tests.support import kafka, postgres
+from tests.support.kafka import Broker
 from tests.support.postgres import Database
 
 # MAILRAIL_TEST_PROFILE=slow searches longer; the default keeps `make test` short.
@@ -58,6 +59,25 @@ async def superuser_pool(database: Database) -> AsyncIterator[Pool]:
     pool = await open_pool(database.superuser_url, application_name="tests superuser")
     yield pool
     await pool.close()
+
+
+@pytest.fixture(scope="session")
+def session_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The Kafka broker of this test run. Only a machine without Java may go without; continuous integration may not."""
+    reason = kafka.missing()
+    if reason and os.environ.get("CI"):
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+    with kafka.running(tmp_path_factory.mktemp("kafka", numbered=True)) as running:
+        yield running
+
+
+@pytest.fixture
+def broker(session_broker: Broker) -> Broker:
+    """The broker of this test run, up again if the test before took it down."""
+    session_broker.start()
+    return session_broker
 
 
 @pytest.fixture
