@@ -182,7 +182,7 @@ class Cluster:
             "events_url": f"{self.api_url}/events/sns",
             "topic_arn": SIMULATOR_TOPIC_ARN,
             "max_send_rate": self.shape.rate,
-            "signature_max_age_ms": SIGNATURE_MAX_AGE_MS,
+            # SIG "signature_max_age_ms": SIGNATURE_MAX_AGE_MS,
         }
         output = self.folder / "simulator.log"
         process = await self._nest.fork("simulator", ["stand-in", orjson.dumps(options).decode()], {}, output)
@@ -270,9 +270,7 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def running(
-    folder: Path, seed: int, shape: Shape, history: Path, report: Report
-) -> AsyncIterator[Cluster]:
+async def running(folder: Path, seed: int, shape: Shape, history: Path, report: Report) -> AsyncIterator[Cluster]:
     """A cluster with a simulator and no members yet, for the length of a block; nothing is left of it after."""
     async with contextlib.AsyncExitStack() as stack:
         prepared, child = postgres.start(postgres.prepare(folder / "database"))

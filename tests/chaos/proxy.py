@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 SSL_REQUEST = 80877103
 GSS_REQUEST = 80877104
@@ -274,9 +274,10 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connects on to the server."""
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(HIGH_WATER_BYTES)
-        self.pair = Pair(self._proxy, transport)
+        # uvloop's transports are none of asyncio's classes.
+        client = cast("asyncio.Transport", transport)
+        client.set_write_buffer_limits(HIGH_WATER_BYTES)
+        self.pair = Pair(self._proxy, client)
         self._connecting = asyncio.get_running_loop().create_task(self._connect(self.pair))
 
     async def _connect(self, pair: Pair) -> None:
