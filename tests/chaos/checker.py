@@ -23,12 +23,10 @@ SHOWN_MAX = 20
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """One mail that the stand-in took."""
+    """One mail that the stand-in took; `tag` names recipient and attempt under the installation's secret."""
 
-    number: int
     to: str
-    mail_id: str
-    at: str
+    tag: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,8 @@ def _cover(claims: Iterable[Claim]) -> tuple[dict[tuple[int, int], set[int]], in
 
 
 def _is_covered(mail: Accepted, claimed: Mapping[tuple[int, int], set[int]], codec: Codec) -> bool:
-    match codec.decode_id("eml", mail.mail_id):
+    # The tag is the block of an id without its prefix (`rust/src/token.rs`).
+    match codec.decode_id("tag", f"tag_{mail.tag}"):
         case (stream_id, seq, attempt):
             return seq in claimed.get((stream_id, attempt), ())
         case _:
@@ -164,4 +163,4 @@ def _mails(lines: Iterable[Mapping[str, Any]]) -> Iterator[Accepted]:
     for line in lines:
         addresses = line["to"] if isinstance(line["to"], list) else line["to"].split()
         for address in addresses:
-            yield Accepted(line["number"], address, line["id"], str(line["at"]))
+            yield Accepted(address, line["tag"])

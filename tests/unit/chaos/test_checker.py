@@ -7,17 +7,19 @@ import pytest
 
 from mailrail._core import Codec
 from tests.chaos.checker import CANARY, Accepted, Claim, accepted_in, claims_of, judge
+from tests.oracle.tokens import Tokens
 
-CODEC = Codec(b"a secret of the tests, long enough to be one")
+SECRET = b"a secret of the tests, long enough to be one"
+CODEC = Codec(SECRET)
 ASKED = {"one": ["a@x.net", "b@x.net"], "two": ["c@x.net"]}
 CLAIMS = [Claim(8, 1, range(1, 3)), Claim(9, 1, [1]), Claim(9, 2, [1])]
 
 
 def mail(to: str, stream_id: int, seq: int, attempt: int = 1) -> Accepted:
-    return Accepted(0, to, CODEC.encode_id("eml", stream_id, seq, attempt), "")
+    return Accepted(to, Tokens(SECRET).tag(stream_id, seq, attempt))
 
 
-CLEAN = [mail("a@x.net", 8, 1), mail("b@x.net", 8, 2), mail("c@x.net", 9, 1, 2), Accepted(3, CANARY, "", "")]
+CLEAN = [mail("a@x.net", 8, 1), mail("b@x.net", 8, 2), mail("c@x.net", 9, 1, 2), Accepted(CANARY, "")]
 
 
 def test_a_clean_run_has_no_sentences() -> None:
@@ -36,7 +38,7 @@ def test_a_clean_run_has_no_sentences() -> None:
         (CLEAN, CLAIMS[:2], "1 accepted without a committed claim: c@x.net"),
         (CLEAN, [Claim(8, 1, [2]), *CLAIMS[1:]], "1 accepted without a committed claim: a@x.net"),
         (
-            [Accepted(0, "a@x.net", "eml_forged", ""), *CLEAN[1:]],
+            [Accepted("a@x.net", "forged"), *CLEAN[1:]],
             CLAIMS,
             "1 accepted without a committed claim: a@x.net",
         ),
@@ -66,8 +68,8 @@ def test_claims_are_ranges_or_lists() -> None:
 def test_an_accept_log_may_be_a_file(tmp_path: Path) -> None:
     file = tmp_path / "accepted.jsonl"
     lines = [
-        {"number": 0, "to": ["a@x.net"], "id": "eml_1", "tag": "", "at": 5},
-        {"number": 1, "to": "b@x.net", "id": "", "at": 6},
+        {"number": 0, "to": ["a@x.net"], "id": "eml_1", "tag": "t1", "at": 5},
+        {"number": 1, "to": "b@x.net", "id": "", "tag": "", "at": 6},
     ]
     file.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
-    assert [(one.to, one.mail_id) for one in accepted_in(file)] == [("a@x.net", "eml_1"), ("b@x.net", "")]
+    assert accepted_in(file) == [Accepted("a@x.net", "t1"), Accepted("b@x.net", "")]
