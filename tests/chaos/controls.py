@@ -12,17 +12,22 @@ from mailrail.config import Settings
 from mailrail.db.pool import Connection
 from mailrail.emails import handlers, model, store
 from mailrail.emails.model import LeasedShard, Round
+from tests.chaos.faults import Action
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What a control changes: a patch, settings, the stand-in's faults, chances of a freeze and its length in seconds."""
+    """What a control changes: patches, settings, the stand-in's faults, chances of a freeze at points and its length in seconds,
+    how often the plan's actions come, and how many processes send.
+    """
 
     patches: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     faults: dict[str, Any] = field(default_factory=dict)
     stops: dict[str, float] = field(default_factory=dict)
     freeze_s: tuple[float, float] | None = None
+    means_s: dict[Action, float] = field(default_factory=dict)
+    senders: int = 3
 
 
 CONTROLS = {
@@ -36,8 +41,21 @@ CONTROLS = {
         # Answers get lost and events are late, so that what was accepted is silent for a while.
         faults={"drop_reply_after_accept": 0.2, "hang_after_accept": 0.1, "reorder_events": 1.0},
     ),
-    # SES takes requests of any age, so that nothing stops those of a worker that was frozen before it wrote them.
-    "no_age_check": Control(faults={"skew_check": False}, stops={"call.checked": 0.12}, freeze_s=(8.0, 13.0)),
+    # SES takes requests of any age, so that nothing stops those of a worker that was frozen before it wrote them. It sleeps until
+    # the others have sent again what it had under way, so there have to be others.
+    "no_age_check": Control(
+        faults={"skew_check": False, "reorder_events": 0.0},
+        stops={"call.checked": 0.006},
+        freeze_s=(14.0, 18.0),
+        means_s={
+            Action.KILL: 3.0,
+            Action.FREEZE: 0.0,
+            Action.DATABASE_CRASH: 0.0,
+            Action.BLACKHOLE: 0.0,
+            Action.HALF_CLOSE: 0.0,
+        },
+        senders=6,
+    ),
 }
 
 

@@ -108,6 +108,7 @@ class Options:
             Action.HALF_CLOSE: 2 * self.network_mean_s,
             Action.BROKER_KILL: self.broker_mean_s if self.kafka else 0.0,
             Action.BROKER_WIPE: self.wipe_mean_s if self.kafka else 0.0,
+            **CONTROLS[self.control].means_s,
         }
 
 
@@ -139,6 +140,7 @@ class Run:
         self.crash_s: list[float] = []
         self.unsettled: list[str] = []
         self._side_tasks: set[asyncio.Task[None]] = set()
+        self._frozen: set[int] = set()
         self.cluster: Cluster
         self.customers: Customers
         self.session: aiohttp.ClientSession
@@ -151,7 +153,11 @@ class Run:
             flush=True,
         )
         shape = Shape(
-            with_kafka=options.kafka, rate=options.rate, settings=self.control.settings, patches=self.control.patches
+            senders=self.control.senders,
+            with_kafka=options.kafka,
+            rate=options.rate,
+            settings=self.control.settings,
+            patches=self.control.patches,
         )
         async with (
             cluster.running(self.folder, options.seed, shape, self.history_file, self.scribe.write) as self.cluster,
@@ -262,7 +268,7 @@ class Run:
         until = time.monotonic() + AIM_S
         while time.monotonic() < until:
             self._read_history()
-            busy = [member for member in self.cluster.living() if self._open(member)]
+            busy = [member for member in self.cluster.living() if self._open(member) and not self._is_frozen(member)]
             aimed = [member for member in busy if member.role == wanted] or (
                 [member for member in busy if member.role in roles] if until - time.monotonic() < AIM_S / 2 else []
             )
@@ -279,20 +285,30 @@ class Run:
         open_spans = self.history.open_spans(member.process.pid)
         return open_spans if member.role == "relay" else open_spans & COUNTED_SPANS
 
+    def _is_frozen(self, member: Member) -> bool:
+        return member.process is not None and member.process.pid in self._frozen
+
     def _freeze(self, step: Step) -> None:
-        living = sorted(self.cluster.living(), key=lambda member: member.name)
+        living = [member for member in self.cluster.living() if not self._is_frozen(member)]
         if living:
             victim = living[int(step.whom * len(living))]
             assert victim.process is not None
             victim.process.signal(signal.SIGSTOP)
             self.scribe.write("chaos.frozen", process=victim.process.pid, role=victim.role)
             self.tally.freezes[victim.role] += 1
-            self._aside(self._thaw(victim.process, step.how_long))
+            self._aside(self._thaw(victim.process, step.how_long, FREEZE_S))
 
-    async def _thaw(self, process: Process, how_long: float) -> None:
-        least_s, most_s = self.control.freeze_s or FREEZE_S
-        await asyncio.sleep(least_s + (most_s - least_s) * how_long**2)
-        process.signal(signal.SIGCONT)
+    async def _thaw(self, process: Process, how_long: float, between_s: tuple[float, float]) -> None:
+        """Lets a frozen process go on after a while; most freezes are short. Nobody kills it meanwhile: what a process does that
+        comes back late is the point.
+        """
+        least_s, most_s = between_s
+        self._frozen.add(process.pid)
+        try:
+            await asyncio.sleep(least_s + (most_s - least_s) * how_long**2)
+        finally:
+            self._frozen.discard(process.pid)
+            process.signal(signal.SIGCONT)
 
     async def _crash_database(self) -> None:
         self.scribe.write("chaos.database_crash")
@@ -342,7 +358,7 @@ class Run:
                 self.tally.freezes[end.point] += 1
                 member = self.cluster.member_of(end.pid)
                 if member is not None and member.process is not None:
-                    self._aside(self._thaw(member.process, self.random.random()))
+                    self._aside(self._thaw(member.process, self.random.random(), self.control.freeze_s or FREEZE_S))
 
     def _ended(self, member: Member, process: Process, status: int) -> None:
         """A process is gone, and so all that it wrote is there to be read."""
