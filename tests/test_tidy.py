@@ -44,7 +44,8 @@ SQL_ELSEWHERE = {
 CORE_IN = {
     "__main__.py": "the simulator",
     "app.py": "ids and tokens",
-    "campaigns/handlers.py": "rounds: render, sign, submit",
+    "campaigns/handlers.py": "the plan of a stream",
+    "campaigns/rounds.py": "rounds: render, sign, submit",
     "campaigns/service.py": "freezing a template",
     "commands.py": "ids",
     "emails/handlers.py": "canaries",

@@ -5,10 +5,10 @@ A failure that somebody can act on is one sentence on stderr and status 2; every
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
 from mailrail import __version__, config
@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_up(commands)
     add_processes(commands)
     add_operator(commands)
+    add_backups(commands)
     add(commands, "doctor", doctor, "check what a start needs, and say how to mend it")
     add(commands, "settings", settings, "list every setting with its default, unit and meaning")
     add(commands, "version", version, "print the version")
@@ -117,6 +118,26 @@ def add_operator(commands: Commands) -> None:
     deposit.add_argument("--key", help="name of this deposit; the same name never adds money twice")
 
 
+def add_backups(commands: Commands) -> None:
+    """Backup, restore, and what follows a restore."""
+    saving = add(commands, "backup", backup, "write the whole database into one file")
+    saving.add_argument(
+        "file", help="where the backup goes; a file that is there is replaced once the new one is whole"
+    )
+    restoring = add(commands, "restore", restore, "fill an empty database from a backup")
+    restoring.add_argument("file", help="a file that `mailrail backup` wrote")
+    restoring.add_argument(
+        "--replace", action="store_true", help="put the backup in the place of the mailrail that the database holds now"
+    )
+    releasing = add(commands, "release", operator("release"), "let a held installation send again")
+    releasing.add_argument(
+        "--repair",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="first take from the log of accepted mail whom SES has accepted already (default on)",
+    )
+
+
 def add_group(commands: Commands, name: str, sentence: str) -> Commands:
     """A command that has commands."""
     parser = commands.add_parser(name, help=sentence)
@@ -138,7 +159,7 @@ def migrate(arguments: argparse.Namespace) -> int:
     """`mailrail migrate`."""
     from mailrail.db.migrate import migrate as run
 
-    current = load(os.environ)
+    current = load(os.environ, "migrate")
     config.require(current, "database_url", "secret_key")
     done = asyncio.run(run(current.database_url, current.secret_key))
     if not done:
@@ -152,7 +173,7 @@ def api(arguments: argparse.Namespace) -> int:
 
     from mailrail import app
 
-    current = load(os.environ)
+    current = load(os.environ, "api")
     config.require_sending(current)
     config.require_database(current, "api_database_url")
     uvloop.run(app.serve(current, lambda: print("ready", flush=True)))
@@ -165,12 +186,36 @@ def worker(arguments: argparse.Namespace) -> int:
 
     from mailrail import worker as process
 
-    current = load(os.environ)
+    current = load(os.environ, "worker")
     config.require_sending(current)
     config.require_database(current, "worker_database_url")
     roles = chosen_roles(arguments.roles, list(process.ROLES))
     check_database(current.worker_database_url, current.secret_key)
     uvloop.run(process.serve(current, roles, lambda: print("ready", flush=True)))
+    return 0
+
+
+def backup(arguments: argparse.Namespace) -> int:
+    """`mailrail backup`."""
+    from mailrail.ops import backup as work
+    from mailrail.up.installation import attached
+
+    with attached(os.environ) as environment:
+        current = load(environment, "backup")
+        config.require(current, "database_url", "secret_key")
+        asyncio.run(work.backup(current, Path(arguments.file)))
+    return 0
+
+
+def restore(arguments: argparse.Namespace) -> int:
+    """`mailrail restore`."""
+    from mailrail.ops import backup as work
+    from mailrail.up.installation import attached
+
+    with attached(os.environ) as environment:
+        current = load(environment, "restore")
+        config.require(current, "database_url", "secret_key")
+        asyncio.run(work.restore(current, Path(arguments.file), replace=arguments.replace))
     return 0
 
 
@@ -180,7 +225,7 @@ def simulator(arguments: argparse.Namespace) -> int:
 
     from mailrail import _core
 
-    _core.run_simulator(orjson.dumps(simulator_options(arguments, load(os.environ))))
+    _core.run_simulator(orjson.dumps(simulator_options(arguments, load(os.environ, "simulator"))))
     return 0
 
 
@@ -211,7 +256,7 @@ def operator(name: str) -> Callable[[argparse.Namespace], int]:
         from mailrail import commands
         from mailrail.up.installation import attach
 
-        current = load(attach(os.environ))
+        current = load(attach(os.environ), "command")
         config.require_database(current, "worker_database_url")
         return asyncio.run(commands.run(getattr(commands, name), arguments, current))
 
@@ -221,12 +266,12 @@ def operator(name: str) -> Callable[[argparse.Namespace], int]:
 # —— what several of them need ——
 
 
-def load(environment: Mapping[str, str]) -> Settings:
-    """The settings, and logging as they want it."""
+def load(environment: Mapping[str, str], process: str) -> Settings:
+    """The settings, and the log of this process as they want it."""
+    from mailrail import logs
+
     current = config.load(environment)
-    logging.basicConfig(
-        level=current.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(current, process)
     return current
 
 

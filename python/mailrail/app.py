@@ -29,11 +29,12 @@ from mailrail.events.service import Intake
 from mailrail.ids import Ids
 from mailrail.mail_v1 import campaigns as mail_campaigns
 from mailrail.mail_v1 import contacts as mail_contacts
+from mailrail.ops.metrics import CONTENT_TYPE, check_public
 from mailrail.tracking.routes import Tracking
 from mailrail.web.answers import answer
 from mailrail.web.auth import PUBLIC, Access, authenticate, check_declared
 from mailrail.web.context import App, Context, Request
-from mailrail.web.errors import answer_error, reference_page
+from mailrail.web.errors import answer_error, reference_page, route_of
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         # Operators.
         Route("GET HEAD", "/healthz", PUBLIC, health),
         Route("GET HEAD", "/readyz", PUBLIC, readiness),
+        Route("GET HEAD", "/metrics", PUBLIC, show_metrics),
         Route("GET HEAD", "/docs/errors", PUBLIC, error_reference),
     )
 
@@ -123,8 +125,9 @@ def create_app(settings: Settings) -> App:
         name = f"{route.methods} {route.path}".translate(NAME_CHARS)
         app.add_route(route.handler, route.path, methods=route.methods.split(), name=name, ctx_access=route.access)
     check_declared(app)
+    app.register_middleware(begin_request, "request")
     app.register_middleware(authenticate, "request")
-    app.register_middleware(name_request, "response")
+    app.register_middleware(finish_request, "response")
     app.error_handler.add(Exception, answer_error)
     register_resources(app, tracking)
     return app
@@ -173,9 +176,17 @@ def register_resources(app: App, tracking: Tracking) -> None:
     app.register_listener(close_all, "after_server_stop")
 
 
-async def name_request(request: Request, response: BaseHTTPResponse) -> None:
-    """Every answer carries the id under which our log has the request."""
+async def begin_request(request: Request) -> None:
+    """Gives the request its id before anything about it is logged; making the context does it."""
+    assert request.ctx.request_id
+
+
+async def finish_request(request: Request, response: BaseHTTPResponse) -> None:
+    """Every answer carries the id under which our log has the request, and is counted."""
     response.headers["X-Request-Id"] = request.ctx.request_id
+    # What reached no route came with whatever method a stranger made up.
+    method = request.method if request.route else "any"
+    request.app.ctx.metrics.requests.labels(method, route_of(request), response.status).inc()
 
 
 # —— operators' routes ——————————————————————————————————————————————————————————————————————————————————————————————————
@@ -197,6 +208,13 @@ async def readiness(request: Request) -> HTTPResponse:
     except DATABASE_ERRORS:
         return answer({"status": "no database"}, 503)
     return answer({"status": "ready"})
+
+
+async def show_metrics(request: Request) -> HTTPResponse:
+    """GET /metrics: Prometheus's text, for operators. Raises MetricsRefused."""
+    ctx = request.app.ctx
+    check_public(ctx.settings, request.headers.get("authorization"))
+    return HTTPResponse(await ctx.metrics.text(ctx.pool), content_type=CONTENT_TYPE)
 
 
 async def error_reference(request: Request) -> HTTPResponse:

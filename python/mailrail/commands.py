@@ -13,8 +13,10 @@ from mailrail.accounts.model import Account, AccountNotFound, KeyNotFound, Plan,
 from mailrail.config import Settings
 from mailrail.db import migrate
 from mailrail.db.pool import Connection, connect
+from mailrail.emails.accepted_log import open_log
 from mailrail.errors import ConfigError
 from mailrail.ids import Ids, Kind
+from mailrail.ops import guard
 from mailrail.up.summary import dollars
 from mailrail.wallet import service as wallet
 from mailrail.wallet.model import MICROS_PER_USD
@@ -134,6 +136,35 @@ async def deposit(office: Office, arguments: argparse.Namespace) -> str:
     added = await wallet.deposit(office.conn, account.id, read_dollars(arguments.dollars), key)
     note = "" if added else f"nothing was added: a deposit named {arguments.key} exists\n"
     return note + await show_wallet(office, arguments)
+
+
+async def release(office: Office, arguments: argparse.Namespace) -> str:
+    """Lets a held installation send again, and says what to look at."""
+    try:
+        done = await guard.release(office.conn, open_log(office.settings.accepted_log), arguments.repair)
+    except OSError as error:
+        raise ConfigError(f"the log of accepted mail cannot be used: {error}") from error
+    return describe_release(done, office.ids)
+
+
+def describe_release(done: guard.Release, ids: Ids) -> str:
+    """What was done and what is left to look at, a line each."""
+    if not done.was_held:
+        return "the installation is not held"
+    told = ["sending goes on", f"{done.saved:,} recipients whom SES had accepted already are not mailed again"]
+    for send in done.lost:
+        name = (
+            ids.encode(Kind.CAMPAIGN, send.campaign_id) if send.campaign_id is not None else f"stream {send.stream_id}"
+        )
+        told.append(
+            f"{name}, first sent {send.first_at:%Y-%m-%d %H:%M} UTC to at least {send.accepted:,} recipients, is not in this database"
+        )
+    told += [
+        f"{ids.encode(Kind.CAMPAIGN, campaign_id)} is paused: look at it, then resume or cancel it"
+        for campaign_id in done.paused
+    ]
+    told.append("what contacts, lists and wallets changed after the backup is gone too: unsubscribes above all")
+    return "\n".join(told)
 
 
 async def find_account(office: Office, text: str) -> Account:

@@ -20,6 +20,7 @@ PREFIX = "MAILRAIL_"
 # Variables of `mailrail up`, of the tests and of the benches share our prefix but are no settings.
 OTHER_PREFIXES = ("MAILRAIL_UP_", "MAILRAIL_TEST_", "MAILRAIL_BENCH_")
 SECRET_KEY_MIN_CHARS = 32
+TOKEN_MIN_CHARS = 16
 SIMULATOR_TOPIC_ARN = "arn:aws:sns:us-east-1:123456789012:mailrail"
 
 
@@ -56,6 +57,13 @@ def secret_text(value: str) -> str:
     """The secret may be missing, since some commands work without it, but never short."""
     if len(value) < SECRET_KEY_MIN_CHARS:
         raise ValueError(f"must have at least {SECRET_KEY_MIN_CHARS} characters")
+    return value
+
+
+def token_text(value: str) -> str:
+    """A token that goes into a header and that nobody guesses."""
+    if len(value) < TOKEN_MIN_CHARS or not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError(f"must have at least {TOKEN_MIN_CHARS} printable ASCII characters and no blank")
     return value
 
 
@@ -199,6 +207,13 @@ class Settings:
     )
     worker_port: int = setting(
         0, "port", "Port of /healthz, /readyz and /metrics of a worker; 0 means none.", between(0, 65535)
+    )
+    metrics_token: str = setting(
+        "",
+        "text",
+        "Bearer token that /metrics asks for; without one the API shows it only while PUBLIC_URL is this machine alone.",
+        token_text,
+        secret=True,
     )
     price_micros: int = setting(300, "micro-dollars", "Price of one delivered email.", between(0, 1_000_000_000))
     billing: bool = setting(True, "on/off", "Whether sends need money in the wallet.")

@@ -3,11 +3,20 @@
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
 
+import asyncpg
+
 from mailrail import config
 from mailrail.config import Settings
 from mailrail.db import migrate
 from mailrail.db.pool import Connection, connect, without_password
 from mailrail.errors import MailrailError
+from mailrail.ops import store
+
+HELD_REMEDY = (
+    "If this database is the latest there is, run `mailrail release`: it takes from the log of accepted mail whom SES has "
+    "accepted already, names the campaigns that this database does not know, and lets sending go on. If there is a later state "
+    "of the database, stop all processes and go back to that one"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,8 @@ async def findings(environment: Mapping[str, str]) -> AsyncIterator[Finding]:
     yield check_sending(settings)
     async for finding in database_findings(settings):
         yield finding
+    if settings.worker_port:
+        yield Finding(f"the worker's health and metrics: http://{settings.host}:{settings.worker_port}/metrics", True)
     yield await check_ses(settings)
 
 
@@ -64,6 +75,27 @@ async def database_findings(settings: Settings) -> AsyncIterator[Finding]:
             yield finding
     for role, url in ((migrate.API, settings.api_database_url), (migrate.WORKER, settings.worker_database_url)):
         yield await check_role(role, url, settings.secret_key)
+    if settings.worker_database_url:
+        async for finding in held_findings(settings.worker_database_url):
+            yield finding
+
+
+async def held_findings(url: str) -> AsyncIterator[Finding]:
+    """Whether the installation sends at all; silent where the database cannot tell, which the checks before this one say."""
+    try:
+        connection = await connect(url, application_name="mailrail doctor")
+    except MailrailError:
+        return
+    try:
+        hold = await store.read_hold(connection)
+    except asyncpg.PostgresError:
+        return
+    finally:
+        await connection.close()
+    if hold.held_at is not None:
+        yield Finding(
+            f"sending, held since {hold.held_at:%Y-%m-%d %H:%M:%S} UTC", False, f"{hold.held_reason} {HELD_REMEDY}"
+        )
 
 
 async def migrator_findings(settings: Settings) -> AsyncIterator[Finding]:

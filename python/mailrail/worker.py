@@ -1,9 +1,10 @@
 """Composition root of the workers: the roles, what each runs, and how a worker comes up and goes down."""
 
 import asyncio
+import contextlib
 import logging
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,14 @@ from mailrail.config import Settings, ses_endpoint
 from mailrail.db import partitions
 from mailrail.db.pool import DATABASE_ERRORS, Pool, close_pool, open_pool
 from mailrail.emails import store as emails
+from mailrail.emails.accepted_log import AcceptedLog, open_log
 from mailrail.emails.handlers import Reconciler
+from mailrail.emails.model import Outcome
 from mailrail.events import handlers as events
+from mailrail.ops import guard
+from mailrail.ops.health import Health, serving
+from mailrail.ops.ledger import LedgerWatch
+from mailrail.ops.metrics import Metrics
 from mailrail.ses import control
 from mailrail.ses.limiter import Limiter
 
@@ -33,6 +40,8 @@ PARTITIONS_INTERVAL_S = 3600.0
 CONNECTIONS_MAX = 16
 BLOCKING_THREADS = 2
 POOL_CLOSE_TIMEOUT_S = 5.0
+# For watches, health and metrics.
+SPARE_CONNECTIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,8 @@ class Worker:
     sender: Sender
     limiter: Limiter
     send_loop: SendLoop
+    accepted_log: AcceptedLog | None
+    metrics: Metrics
 
 
 async def send(worker: Worker) -> None:
@@ -81,7 +92,16 @@ async def reconcile(worker: Worker) -> None:
 
 
 async def sweep(worker: Worker) -> None:
-    """Role `sweep`: what time alone brings about. Any number may run; each step is safe to repeat."""
+    """Role `sweep`: what time alone brings about, and what must be watched. Any number may run; each step is safe to repeat."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(sweep_time(worker))
+        tasks.create_task(LedgerWatch(worker.pool).run())
+        if worker.accepted_log is not None:
+            tasks.create_task(guard.watch(worker.pool, worker.accepted_log))
+
+
+async def sweep_time(worker: Worker) -> None:
+    """Leases that ran out, partitions that are needed or not needed any more."""
     since_partitions_s = PARTITIONS_INTERVAL_S
     while True:
         try:
@@ -131,15 +151,27 @@ async def follow_keys(worker: Worker) -> None:
 
 
 async def serve(settings: Settings, roles: list[str], ready: Callable[[], None]) -> None:
-    """Runs the roles until SIGTERM or SIGINT; the send loop then ends after the rounds under way."""
+    """Runs the roles until SIGTERM or SIGINT; the send loop then ends after the rounds under way. Raises StartError."""
     pool = await open_pool(
         settings.worker_database_url,
         application_name="mailrail worker",
-        max_size=2 * settings.shards_at_once + len(roles) + 2,
+        max_size=2 * settings.shards_at_once + len(roles) + SPARE_CONNECTIONS,
         hot=True,
     )
     worker = assemble(settings, pool)
-    await take_keys(worker)
+    health = Health(settings, pool, worker.metrics)
+    async with contextlib.AsyncExitStack() as opened:
+        opened.push_async_callback(close_pool, pool, POOL_CLOSE_TIMEOUT_S)
+        opened.push_async_callback(worker.bus.close)
+        await opened.enter_async_context(serving(health))
+        await take_keys(worker)
+        if worker.accepted_log is not None:
+            await guard.wait_until_checked(pool, worker.accepted_log)
+        await run_roles(worker, roles, health, ready)
+
+
+async def run_roles(worker: Worker, roles: list[str], health: Health, ready: Callable[[], None]) -> None:
+    """The roles side by side, until a signal or until one of them fails, which is raised."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     # Blocking work here is rare and short; more threads would only hold memory.
@@ -152,6 +184,7 @@ async def serve(settings: Settings, roles: list[str], ready: Callable[[], None])
     stopped = asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait([stopped, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
+        health.draining = True
         worker.send_loop.stop()
         if "send" in tasks:
             await tasks["send"]
@@ -159,8 +192,6 @@ async def serve(settings: Settings, roles: list[str], ready: Callable[[], None])
         for task in (stopped, *tasks.values()):
             task.cancel()
         results = await asyncio.gather(*tasks.values(), return_exceptions=True)
-        await worker.bus.close()
-        await close_pool(pool, POOL_CLOSE_TIMEOUT_S)
     for result in results:
         if isinstance(result, Exception):
             raise result
@@ -181,6 +212,15 @@ def assemble(settings: Settings, pool: Pool) -> Worker:
             }
         )
     )
-    limiter = Limiter(pool, settings)
-    send_loop = SendLoop(pool, sender, limiter, codec, settings)
-    return Worker(settings, pool, PostgresBus(settings.worker_database_url), codec, sender, limiter, send_loop)
+    limiter, accepted_log, metrics = Limiter(pool, settings), open_log(settings.accepted_log), Metrics()
+    send_loop = SendLoop(
+        pool, sender, limiter, codec, settings, accepted_log, lambda counts: count_emails(metrics, counts)
+    )
+    bus = PostgresBus(settings.worker_database_url)
+    return Worker(settings, pool, bus, codec, sender, limiter, send_loop, accepted_log, metrics)
+
+
+def count_emails(metrics: Metrics, counts: Mapping[int, int]) -> None:
+    """A round's outcomes, by name."""
+    for outcome, number in counts.items():
+        metrics.emails.labels(Outcome(outcome).name.lower()).inc(number)

@@ -18,6 +18,7 @@ use crate::ses::outcome::{self, BulkVerdict, Outcome, Settled};
 use crate::ses::request::{self, BulkHead, Message, Request};
 use crate::ses::request::{MAX_BULK_BODY_BYTES, MAX_ENTRIES, MAX_ENTRY_DATA_CHARS};
 use crate::ses::sigv4::Signer;
+use crate::ses::trace::Carried;
 use crate::ses::{Call, Ending, Sender};
 use crate::slots::{Evaluated, Rendered};
 
@@ -424,7 +425,13 @@ impl Shared {
 
     async fn call(&self, request: &Request, rows: &[usize]) -> Call {
         let touch = || rows.iter().for_each(|row| self.touched[*row].store(true, Ordering::SeqCst));
-        self.sender.call(request, &self.signer, &self.lease, touch).await
+        self.sender.call(request, self.carried(rows), &self.signer, &self.lease, touch).await
+    }
+
+    fn carried(&self, rows: &[usize]) -> Carried {
+        let first = rows.first().and_then(|row| self.rows.get(*row).ok());
+        let (attempt, first_seq) = first.map_or((0, 0), |row| (row.attempt, row.seq));
+        Carried { stream_id: self.plan.stream_id(), attempt, rows: rows.len(), first_seq }
     }
 }
 
@@ -439,7 +446,7 @@ impl Called {
             rows,
             is_bulk,
             verdict,
-            was_written: matches!(call.ending, Ending::Answered(_) | Ending::NoAnswer(_)),
+            was_written: call.was_written(),
             sign_time: call.sign_time + assembling,
             call_time: call.call_time,
         }

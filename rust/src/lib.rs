@@ -8,6 +8,7 @@ pub mod copy;
 mod entities;
 pub mod error;
 pub mod events;
+pub mod failpoints;
 pub mod lease;
 mod links;
 pub mod message;

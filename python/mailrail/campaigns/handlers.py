@@ -1,54 +1,59 @@
-"""The send loop of a worker: lease a shard, then round by round take tokens, claim, read, submit, write down.
-
-A claim is committed before any of its calls is written, and a call is written only while the lease holds; so whatever
-dies in between leaves a trace that says who may have been written to.
-"""
+"""The send loop of a worker: lease a shard, take tokens and send rounds until it is through or others have their turn."""
 
 import asyncio
 import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mailrail import failpoints
 from mailrail._core import Codec, CoreError, Lease, Plan, Report, Sender
 from mailrail.bus.messages import ShardsReadyV1
 from mailrail.campaigns import store
+from mailrail.campaigns.rounds import CompiledStream, Rounds, Timings
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.emails import store as emails
-from mailrail.emails.model import RETRYABLE, UNSENT, LeasedShard, Outcome, Round
+from mailrail.emails.accepted_log import AcceptedLog
+from mailrail.emails.model import UNSENT, LeasedShard
 from mailrail.ses.limiter import Limiter
 
 log = logging.getLogger(__name__)
 
 # Losing every doorbell costs this long.
 SWEEP_INTERVAL_S = 2.0
-# Between two tries at a database that failed.
-DATABASE_PAUSE_S = 0.5
 # Compiled content kept by a worker: running campaigns change far less often than shards.
-PLANS_MAX = 64
+STREAMS_MAX = 64
 # At a low rate a shard takes minutes: after this long a tenant that has less under way gets its turn.
 TURN_S = 5.0
-CAUSES = {
-    Outcome.HALTED: "Amazon SES refused the campaign as a whole: check the sender's verification and that sending is not paused.",
-}
 
 
 class SendLoop:
-    """Sends shards, a few at a time, until stopped; then ends after the rounds under way."""
+    """Sends shards, a few at a time, until stopped; then ends after the rounds under way.
 
-    def __init__(self, pool: Pool, sender: Sender, limiter: Limiter, codec: Codec, settings: Settings) -> None:
+    `accepted_log` hears of every round that SES may have accepted, `count` of every round's outcomes.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        sender: Sender,
+        limiter: Limiter,
+        codec: Codec,
+        settings: Settings,
+        accepted_log: AcceptedLog | None = None,
+        count: Callable[[Mapping[int, int]], None] = lambda counts: None,
+    ) -> None:
         self._pool = pool
-        self._sender = sender
         self._limiter = limiter
         self._codec = codec
         self._settings = settings
+        self._rounds = Rounds(pool, sender, settings, accepted_log, count)
         self._doorbell = asyncio.Event()
         self._stopping = False
-        self._plans: OrderedDict[int, tuple[Plan, int | None]] = OrderedDict()
+        self._streams: OrderedDict[int, CompiledStream] = OrderedDict()
 
     def ring(self, wire: Any = None) -> None:
         """There may be a shard to send: `wire` says so, or None after a pause in listening. Raises UnreadableMessage."""
@@ -59,6 +64,7 @@ class SendLoop:
     def stop(self) -> None:
         """Finish the rounds under way and come home."""
         self._stopping = True
+        self._rounds.stop()
         self._limiter.stop()
         self._doorbell.set()
 
@@ -90,7 +96,7 @@ class SendLoop:
             return None
         failpoints.hit("lease.taken", stream_id=shard.stream_id, shard=shard.shard, epoch=shard.epoch)
         await store.mark_sending(conn, shard.stream_id)
-        return shard, Lease(self._deadline_ns(asked_ns))
+        return shard, Lease(asked_ns + int(self._settings.lease_s * 1e9))
 
     async def _send_or_pause(self, shard: LeasedShard, lease: Lease) -> None:
         """A campaign that the core cannot work with stops itself, not the worker and everybody else's mail."""
@@ -103,26 +109,17 @@ class SendLoop:
             await self._release(shard)
 
     async def _send_shard(self, shard: LeasedShard, lease: Lease) -> None:
-        plan, list_id = await self._plan(shard.stream_id)
+        stream = await self._stream(shard.stream_id)
         timings = Timings()
         last_claim_id = 0
         turn_ends_at = time.monotonic() + TURN_S
         # Without tokens for long the shard goes back, to whoever has some first.
         while tokens := await self._limiter.grant(self._settings.round_size, self._settings.lease_s / 3):
-            with failpoints.span("claim"):
-                claimed = await self._claim(shard, lease, tokens, last_claim_id)
-                if claimed is None:
-                    await self._limiter.give_back(tokens)
-                    break
-                last_claim_id = claimed.claim_id
-                rows = await self._read(shard, claimed, list_id, timings)
-                if rows is None:
-                    await self._limiter.give_back(tokens)
-                    continue
-                report = await self._submit(plan, shard, claimed, rows, lease)
-                await self._write_down(shard, claimed, report, timings)
-            timings.add(report)
-            await self._tell_limiter(tokens, report)
+            sent = await self._rounds.send_next(stream, shard, lease, tokens, last_claim_id, timings)
+            await self._tell_limiter(tokens, sent.report if sent else None)
+            if sent is None:
+                break
+            last_claim_id = sent.claim_id
             if time.monotonic() >= turn_ends_at:
                 if await self._is_others_turn(shard):
                     break
@@ -130,123 +127,14 @@ class SendLoop:
         await self._release(shard)
         timings.log(shard)
 
-    async def _claim(self, shard: LeasedShard, lease: Lease, recipients: int, last_claim_id: int) -> Round | None:
-        """The next round, durable. None when there is none, or when the lease is lost."""
-        asked_ns = Lease.now_ns()
-        try:
-            async with self._pool.acquire() as conn:
-                claimed = await emails.claim_round(conn, shard, recipients, self._settings.lease_s)
-        except DATABASE_ERRORS as error:
-            log.warning("send loop: a claim went unanswered (%s)", type(error).__name__)
-            claimed = await self._look_up_claim(shard, asked_ns, last_claim_id)
-        if claimed is None:
-            return None
-        lease.extend(self._deadline_ns(asked_ns))
-        failpoints.hit(
-            "claim.committed",
-            stream_id=shard.stream_id,
-            shard=shard.shard,
-            claim_id=claimed.claim_id,
-            attempt=claimed.attempt,
-            first_seq=claimed.first_seq,
-            last_seq=claimed.last_seq,
-            seqs=claimed.seqs,
-        )
-        return claimed
-
-    async def _tell_limiter(self, tokens: int, report: Report) -> None:
+    async def _tell_limiter(self, tokens: int, report: Report | None) -> None:
+        counts = report.counts if report else {}
         await self._limiter.throttled(getattr(report, "throttled", 0))
-        await self._limiter.give_back(tokens - sum(n for code, n in report.counts.items() if code not in UNSENT))
+        await self._limiter.give_back(tokens - sum(n for code, n in counts.items() if code not in UNSENT))
 
     async def _is_others_turn(self, shard: LeasedShard) -> bool:
         async with self._pool.acquire() as conn:
             return await emails.is_poorer_tenant_waiting(conn, shard)
-
-    async def _look_up_claim(self, shard: LeasedShard, asked_ns: int, last_claim_id: int) -> Round | None:
-        """Whether a claim whose commit went unanswered took place; asked for as long as it could be of use."""
-        until_ns = self._deadline_ns(asked_ns)
-        while Lease.now_ns() < until_ns:
-            try:
-                async with self._pool.acquire() as conn:
-                    return await emails.find_claim(conn, shard, last_claim_id)
-            except DATABASE_ERRORS:
-                await asyncio.sleep(DATABASE_PAUSE_S)
-        return None
-
-    async def _read(self, shard: LeasedShard, claimed: Round, list_id: int | None, timings: "Timings") -> bytes | None:
-        """The round's rows; None once the database failed, and then nobody in the round was written to."""
-        started = time.perf_counter()
-        try:
-            async with self._pool.acquire() as conn:
-                rows = await emails.read_round(conn, shard, claimed, list_id)
-        except DATABASE_ERRORS as error:
-            log.warning("send loop: a round could not be read (%s)", type(error).__name__)
-            await self._withdraw(shard, claimed, "the round could not be read")
-            return None
-        timings.read_s += time.perf_counter() - started
-        failpoints.hit("rows.read", stream_id=shard.stream_id, shard=shard.shard, claim_id=claimed.claim_id)
-        return rows
-
-    async def _submit(self, plan: Plan, shard: LeasedShard, claimed: Round, rows: bytes, lease: Lease) -> Report:
-        """Raises CoreError if the core refused the round as a whole; nothing was sent then."""
-        try:
-            report = await self._sender.submit(plan, rows, lease)
-        except CoreError:
-            await self._withdraw(shard, claimed, "the send core refused the round")
-            raise
-        failpoints.hit("report.received", stream_id=shard.stream_id, shard=shard.shard, claim_id=claimed.claim_id)
-        return report
-
-    async def _write_down(self, shard: LeasedShard, claimed: Round, report: Report, timings: "Timings") -> None:
-        """Outcomes are facts however late they come, and what is lost here would have to wait for its events."""
-        started = time.perf_counter()
-
-        async def write(conn: Connection) -> None:
-            await self._write_once(conn, shard, claimed, report)
-
-        with failpoints.span("result"):
-            await self._persist(shard, claimed, write)
-        timings.write_s += time.perf_counter() - started
-        failpoints.hit("results.committed", stream_id=shard.stream_id, shard=shard.shard, claim_id=claimed.claim_id)
-        if report.counts.get(Outcome.HALTED):
-            async with self._pool.acquire() as conn, conn.transaction():
-                await store.pause_campaign(conn, shard.stream_id, CAUSES[Outcome.HALTED])
-
-    async def _withdraw(self, shard: LeasedShard, claimed: Round, reason: str) -> None:
-        """Gives back a round of which no call was begun."""
-
-        async def withdraw(conn: Connection) -> None:
-            await emails.withdraw_round(conn, shard, claimed, reason)
-
-        await self._persist(shard, claimed, withdraw)
-
-    async def _persist(
-        self, shard: LeasedShard, claimed: Round, write: Callable[[Connection], Awaitable[None]]
-    ) -> None:
-        """Writes a round's outcomes exactly once, through any trouble of the database short of the fence, after which
-        silence is judged without them; on the way home for the length of a lease.
-        """
-        began = time.perf_counter()
-        while True:
-            try:
-                async with self._pool.acquire() as conn, conn.transaction():
-                    if not await emails.has_result_batch(conn, shard, claimed):
-                        await write(conn)
-                return
-            except DATABASE_ERRORS as error:
-                log.warning("send loop: outcomes not written yet (%s)", type(error).__name__)
-                patience_s = self._settings.lease_s if self._stopping else self._settings.fence_s
-                if time.perf_counter() - began > patience_s:
-                    raise
-                await asyncio.sleep(DATABASE_PAUSE_S)
-
-    async def _write_once(self, conn: Connection, shard: LeasedShard, claimed: Round, report: Report) -> None:
-        counts = report.counts
-        await emails.insert_results(conn, shard, claimed, report.outcomes)
-        failpoints.hit("results.copied", stream_id=shard.stream_id, shard=shard.shard, claim_id=claimed.claim_id)
-        await emails.add_progress(conn, shard, counts)
-        if any(counts.get(outcome) for outcome in RETRYABLE):
-            await emails.permit_retries(conn, shard, claimed)
 
     async def _release(self, shard: LeasedShard) -> None:
         async with self._pool.acquire() as conn:
@@ -255,52 +143,14 @@ class SendLoop:
             if submitted:
                 await store.mark_submitted(conn, shard.stream_id)
 
-    async def _plan(self, stream_id: int) -> tuple[Plan, int | None]:
-        found = self._plans.get(stream_id)
+    async def _stream(self, stream_id: int) -> CompiledStream:
+        found = self._streams.get(stream_id)
         if found is None:
             async with self._pool.acquire() as conn:
-                content, identity, list_id = await store.read_stream(conn, stream_id)
-            found = (Plan(content.encode(), identity.encode(), self._codec), list_id)
-            self._plans[stream_id] = found
-            while len(self._plans) > PLANS_MAX:
-                self._plans.popitem(last=False)
-        self._plans.move_to_end(stream_id)
+                content, identity, list_id, campaign_id = await store.read_stream(conn, stream_id)
+            found = CompiledStream(Plan(content.encode(), identity.encode(), self._codec), list_id, campaign_id)
+            self._streams[stream_id] = found
+            while len(self._streams) > STREAMS_MAX:
+                self._streams.popitem(last=False)
+        self._streams.move_to_end(stream_id)
         return found
-
-    def _deadline_ns(self, asked_ns: int) -> int:
-        return asked_ns + int(self._settings.lease_s * 1e9)
-
-
-class Timings:
-    """Where a shard's time went."""
-
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
-        self.read_s = self.write_s = self.render_s = self.sign_s = self.call_s = 0.0
-        self.recipients = 0
-        self.calls = 0
-
-    def add(self, report: Report) -> None:
-        """Adds a round's figures."""
-        self.recipients += sum(report.counts.values())
-        self.calls += report.calls
-        self.render_s += report.render_ns / 1e9
-        self.sign_s += report.sign_ns / 1e9
-        self.call_s += report.call_ns / 1e9
-
-    def log(self, shard: LeasedShard) -> None:
-        """One line a shard."""
-        log.info(
-            "shard sent stream=%d shard=%d recipients=%d calls=%d seconds=%.3f read=%.3f write=%.3f render=%.3f"
-            " sign=%.3f call=%.3f",
-            shard.stream_id,
-            shard.shard,
-            self.recipients,
-            self.calls,
-            time.perf_counter() - self.started,
-            self.read_s,
-            self.write_s,
-            self.render_s,
-            self.sign_s,
-            self.call_s,
-        )

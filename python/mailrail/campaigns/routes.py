@@ -272,7 +272,8 @@ async def _send_csv(
     except DATABASE_ERRORS as error:
         log.warning("%s: an export broke off (%s)", request.ctx.request_id, type(error).__name__)
         # Sanic would end the answer in order, and half a list would look whole.
-        request.transport.abort()
+        transport: Any = request.transport
+        transport.abort()
         return
     await response.eof()
 

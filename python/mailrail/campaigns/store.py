@@ -422,10 +422,12 @@ async def lock_due_schedule(conn: Connection, account_id: int, campaign_id: int)
 # —— what the workers do to a campaign; they run for all tenants and know it by its stream ——————————————————————————————
 
 
-async def read_stream(conn: Connection, stream_id: int) -> tuple[str, str, int | None]:
-    """(frozen content, identity, list id) of a stream; the first two are JSON for the core."""
-    row = await fetch_one(conn, "SELECT content, identity, list_id FROM streams WHERE stream_id = $1", stream_id)
-    return row["content"], row["identity"], row["list_id"]
+async def read_stream(conn: Connection, stream_id: int) -> tuple[str, str, int | None, int | None]:
+    """(frozen content, identity, list id, campaign id) of a stream; the first two are JSON for the core."""
+    row = await fetch_one(
+        conn, "SELECT content, identity, list_id, campaign_id FROM streams WHERE stream_id = $1", stream_id
+    )
+    return row["content"], row["identity"], row["list_id"], row["campaign_id"]
 
 
 async def mark_sending(conn: Connection, stream_id: int) -> None:

@@ -4,9 +4,11 @@ Files stand in `migrations/` as `0001_name.sql`. Each runs in one transaction as
 search path, forward only. One advisory lock keeps two migrates apart.
 """
 
+import asyncio
 import base64
 import hashlib
 import hmac
+import random
 import re
 import secrets
 from collections.abc import Callable, Sequence
@@ -25,7 +27,10 @@ API = "mailrail_api"
 WORKER = "mailrail_worker"
 SERVER_VERSION_MIN = 180000
 ADVISORY_LOCK = 7_302_114_855  # any constant that nobody else in this database uses
-LOCK_WAIT = "5s"
+# Whoever comes after a waiting ALTER TABLE waits behind it, so the wait is short and is tried again.
+LOCK_WAIT = "2s"
+LOCK_TRIES = 6
+LOCK_PAUSE_S = 1.0
 STATEMENT_LIMIT = "30min"
 OTHER_MIGRATE_WAIT = "120s"
 
@@ -79,7 +84,9 @@ async def migrate(
             f"migrate lacks a right ({error.message}); `mailrail doctor` prints the SQL for an administrator"
         ) from error
     except asyncpg.LockNotAvailableError as error:
-        raise DatabaseError(f"a table that migrate needs was locked for {LOCK_WAIT}; run it again later") from error
+        raise DatabaseError(
+            f"a table that migrate needs was locked {LOCK_TRIES} times for {LOCK_WAIT}; run it again later"
+        ) from error
     finally:
         await connection.close()
 
@@ -147,13 +154,26 @@ async def run_files(
     refuse_newer(applied, [migration.version for migration in migrations])
     missing = [migration for migration in migrations if migration.version not in applied]
     for migration in missing:
-        await run_file(connection, migration)
+        await run_file_patiently(connection, migration, report)
         report(f"migration {migration.version:04} {migration.name}: done")
     return missing
 
 
+async def run_file_patiently(connection: Connection, migration: Migration, report: Callable[[str], None]) -> None:
+    """Tries again while a table that the file needs is locked, and lets the traffic through in between."""
+    for tries in range(1, LOCK_TRIES + 1):
+        try:
+            await run_file(connection, migration)
+            return
+        except asyncpg.LockNotAvailableError:
+            if tries == LOCK_TRIES:
+                raise
+            report(f"migration {migration.version:04} {migration.name}: a table is locked, trying again")
+            await asyncio.sleep(LOCK_PAUSE_S * random.uniform(0.5, 1.5))  # noqa: S311
+
+
 async def run_file(connection: Connection, migration: Migration) -> None:
-    """One file as the owner. A lock that is not free within seconds fails the file: waiting would queue all traffic behind it."""
+    """One file as the owner. A lock that is not free within seconds fails it: waiting would queue all traffic behind it."""
     try:
         async with connection.transaction():
             await become_owner(connection)

@@ -26,6 +26,8 @@ _TAKE_SHARD = f"""{_BUSY}, next AS (
   SELECT s.stream_id, s.shard FROM shards s LEFT JOIN busy b USING (account_id)
   WHERE s.wake_at <= clock_timestamp() AND s.state = 'sending'
     AND (s.lease_until IS NULL OR s.lease_until <= clock_timestamp())
+    -- A restored backup sends nothing until a person has looked; one that is still being restored has no row yet.
+    AND EXISTS (SELECT FROM installation WHERE held_at IS NULL)
   ORDER BY coalesce(b.leased, 0), s.wake_at, s.stream_id, s.shard
   LIMIT 1 FOR UPDATE OF s SKIP LOCKED
 ), taken AS (
@@ -313,3 +315,9 @@ async def expire_leases(conn: Connection) -> int:
            WHERE f.stream_id = e.stream_id AND f.shard = e.shard"""
     )
     return int(status.rpartition(" ")[2])
+
+
+async def system_identifier(conn: Connection) -> str:
+    """Tells one PostgreSQL cluster from another; replicas have their primary's."""
+    found: str = await conn.fetchval("SELECT system_identifier::text FROM pg_control_system()")
+    return found

@@ -1,5 +1,6 @@
 """The data directory of `mailrail up`: its lock, its secret, its ports, and the environment that the children get from it."""
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from mailrail import config
 from mailrail.config import Settings
 from mailrail.errors import ConfigError, MailrailError, StartError
+from mailrail.up import postgres
 from mailrail.up.options import DATA_DEFAULT, UpOptions
 from mailrail.up.options import PREFIX as OPTIONS_PREFIX
 from mailrail.up.postgres import SUPERUSER, choose_port, is_free, remembered
@@ -60,6 +62,8 @@ def complete_environment(options: UpOptions, environment: Mapping[str, str]) -> 
         "PYTHONUNBUFFERED": "1",
         "MAILRAIL_SECRET_KEY": settings.secret_key or kept_secret(options.data),
         "MAILRAIL_PUBLIC_URL": f"http://{reachable(settings.host)}:{settings.port}",
+        "MAILRAIL_ACCEPTED_LOG": str(accepted_log(options.data)),
+        "MAILRAIL_WORKER_PORT": str(choose_port(options.data / "worker-port")),
     }
     if options.demo:
         decided["MAILRAIL_BOUNCE_GRACE_S"] = DEMO_BOUNCE_GRACE_S
@@ -98,6 +102,11 @@ def simulator_directory(home: Path) -> Path:
     return home / "simulator"
 
 
+def accepted_log(home: Path) -> Path:
+    """Where the ids of accepted mail are kept: beside the database, never in it."""
+    return home / "accepted" / "log"
+
+
 def kept_secret(home: Path) -> str:
     """The secret of this data directory, made at the first start."""
     return remembered(home / "secret", lambda: secrets.token_urlsafe(48))
@@ -134,18 +143,60 @@ async def check_ses(settings: Settings) -> None:
         ) from error
 
 
+@contextlib.contextmanager
+def attached(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """As `attach`; where `mailrail up` does not run on the folder, its PostgreSQL runs for the length of the block.
+
+    For commands that need the database and none of the processes. Raises StartError.
+    """
+    found = attach(environment)
+    home = home_of(environment)
+    if is_named(environment) or is_locked(home):
+        yield found
+        return
+    with locked(home):
+        cluster, child = postgres.start(postgres.prepare(home))
+        try:
+            asyncio.run(postgres.ensure_database(cluster, DATABASE))
+            yield attach(environment)
+        finally:
+            postgres.stop(child)
+
+
+def is_named(environment: Mapping[str, str]) -> bool:
+    """Whether the environment names a database."""
+    return any(environment.get(name) for name in ("MAILRAIL_DATABASE_URL", "MAILRAIL_WORKER_DATABASE_URL"))
+
+
+def is_locked(home: Path) -> bool:
+    """Whether a supervisor runs on the folder."""
+    try:
+        with locked(home):
+            return False
+    except StartError:
+        return True
+
+
+def home_of(environment: Mapping[str, str]) -> Path:
+    """The folder of `mailrail up`."""
+    return Path(environment.get(f"{OPTIONS_PREFIX}DATA", "") or DATA_DEFAULT).resolve()
+
+
 def attach(environment: Mapping[str, str]) -> dict[str, str]:
     """For the operator's commands: where no database is named, the installation that `mailrail up` runs in this folder."""
-    home = Path(environment.get(f"{OPTIONS_PREFIX}DATA", "") or DATA_DEFAULT).resolve()
+    home = home_of(environment)
     given = {name: value for name, value in environment.items() if value and not name.startswith(OPTIONS_PREFIX)}
-    if "MAILRAIL_DATABASE_URL" in given or "MAILRAIL_WORKER_DATABASE_URL" in given:
+    if is_named(given):
         return given
-    kept = {name: kept_text(home / name) for name in ("postgres-password", "postgres-port", "secret", "simulator-port")}
+    names = ("postgres-password", "postgres-port", "secret", "simulator-port", "worker-port")
+    kept = {name: kept_text(home / name) for name in names}
     if not (kept["postgres-password"] and kept["postgres-port"]):
         return given
     found = {
         "MAILRAIL_DATABASE_URL": f"postgresql://{SUPERUSER}:{kept['postgres-password']}@127.0.0.1:{kept['postgres-port']}/{DATABASE}",
         "MAILRAIL_SECRET_KEY": kept["secret"],
+        "MAILRAIL_WORKER_PORT": kept["worker-port"],
+        "MAILRAIL_ACCEPTED_LOG": str(accepted_log(home)),
     }
     if kept["simulator-port"]:
         found |= simulator_environment(home, int(kept["simulator-port"]))

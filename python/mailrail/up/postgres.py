@@ -96,6 +96,8 @@ def server_settings(port: int) -> dict[str, str | int | float]:
         "timezone": "UTC",
         "log_timezone": "UTC",
         "log_line_prefix": "%m [%p] %q%a ",
+        # Without DETAIL and CONTEXT, which quote rows: no address may stand in a log.
+        "log_error_verbosity": "terse",
     }
 
 

@@ -42,6 +42,21 @@ class HoldNotFound(MailrailError):
     code = "hold_not_found"
 
 
+class WalletFrozen(MailrailError):
+    """The books of this account do not balance, so nothing new is started until an operator has looked. Running sends go on."""
+
+    code = "wallet_frozen"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A rule of the ledger that does not hold: `id` is the offender's, `account_id` None where it is everybody's."""
+
+    rule: str
+    id: int | None
+    account_id: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Balance:
     """What a tenant can spend, and what its running sends have set aside; micro-dollars."""

@@ -4,7 +4,7 @@ import asyncpg
 
 from mailrail.db.pool import Connection
 from mailrail.wallet import store
-from mailrail.wallet.model import FLOWS, Balance, Hold, InsufficientFunds, TransferKind
+from mailrail.wallet.model import FLOWS, Balance, Hold, InsufficientFunds, TransferKind, Violation, WalletFrozen
 
 
 async def open_wallet(conn: Connection, account_id: int) -> None:
@@ -18,7 +18,9 @@ async def deposit(conn: Connection, account_id: int, amount_micros: int, key: st
 
 
 async def hold(conn: Connection, account_id: int, stream_id: int, price_micros: int, recipients: int) -> Hold:
-    """Sets `recipients` × `price_micros` aside for a send. Raises InsufficientFunds."""
+    """Sets `recipients` × `price_micros` aside for a send. Raises InsufficientFunds, WalletFrozen."""
+    if await store.is_frozen(conn, account_id):
+        raise WalletFrozen
     taken = await store.insert_hold(conn, account_id, stream_id, price_micros, recipients)
     try:
         await _transfer(conn, account_id, TransferKind.HOLD, taken.amount_micros, taken.id, f"hold:{taken.id}")
@@ -54,7 +56,14 @@ async def balance(conn: Connection, account_id: int) -> Balance:
 
 async def audit(conn: Connection) -> list[str]:
     """Checks every invariant of the ledger over all tenants in one snapshot; a sentence for each violation."""
-    return [f"{rule} (id {identity})" for rule, identity in await store.find_violations(conn)]
+    return [f"{violation.rule} (id {violation.id})" for violation in await store.find_violations(conn)]
+
+
+async def audit_and_freeze(conn: Connection) -> list[Violation]:
+    """The same, and whoever is concerned starts nothing new until an audit finds nothing any more."""
+    found = await store.find_violations(conn)
+    await store.freeze_only(conn, sorted({item.account_id for item in found if item.account_id is not None}))
+    return found
 
 
 async def _transfer(

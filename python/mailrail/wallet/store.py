@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mailrail.db.pool import Connection, fetch_one
-from mailrail.wallet.model import Balance, Hold, HoldNotFound
+from mailrail.wallet.model import Balance, Hold, HoldNotFound, Violation
 
 _HOLD_COLUMNS = """id, account_id, stream_id, price_micros, recipients, amount_micros, captured_micros, released_micros,
 created_at, closed_at"""
@@ -108,24 +108,26 @@ async def add_to_hold(conn: Connection, hold_id: int, captured_recipients: int, 
     return Hold(**row)
 
 
-# One snapshot, so that whatever it finds is real: each row names a broken rule.
+# One snapshot, so that whatever it finds is real: each row names a broken rule, its offender and whose it is.
 _AUDIT = """
-SELECT 'postings do not sum to zero' AS rule, NULL::bigint AS id WHERE (SELECT sum(amount_micros) FROM postings) <> 0
+SELECT 'postings do not sum to zero' AS rule, NULL::bigint AS id, NULL::bigint AS account_id
+WHERE (SELECT sum(amount_micros) FROM postings) <> 0
 UNION ALL
-SELECT 'transfer is not zero-sum', transfer_id FROM postings GROUP BY transfer_id HAVING sum(amount_micros) <> 0
+SELECT 'transfer is not zero-sum', transfer_id, min(account_id) FROM postings
+GROUP BY transfer_id HAVING sum(amount_micros) <> 0
 UNION ALL
-SELECT 'transfer without postings', t.id FROM transfers t
+SELECT 'transfer without postings', t.id, t.account_id FROM transfers t
 WHERE NOT EXISTS (SELECT FROM postings p WHERE p.transfer_id = t.id)
 UNION ALL
-SELECT 'balance differs from its postings', l.id FROM ledger_accounts l
+SELECT 'balance differs from its postings', l.id, l.account_id FROM ledger_accounts l
 WHERE l.balance_micros <> (SELECT coalesce(sum(p.amount_micros), 0) FROM postings p WHERE p.ledger_account_id = l.id)
 UNION ALL
-SELECT 'held differs from the open holds', l.id FROM ledger_accounts l
+SELECT 'held differs from the open holds', l.id, l.account_id FROM ledger_accounts l
 WHERE l.kind = 'held' AND l.balance_micros <> (
   SELECT coalesce(sum(h.amount_micros - h.captured_micros - h.released_micros), 0)
   FROM holds h WHERE h.account_id = l.account_id)
 UNION ALL
-SELECT 'hold differs from its settlements', h.id FROM holds h CROSS JOIN LATERAL (
+SELECT 'hold differs from its settlements', h.id, h.account_id FROM holds h CROSS JOIN LATERAL (
   SELECT count(*) FILTER (WHERE s.kind = 'captured') AS captured, count(*) FILTER (WHERE s.kind = 'released') AS released
   FROM settlements s WHERE s.stream_id = h.stream_id AND s.hold_id = h.id) settled
 WHERE (h.captured_micros, h.released_micros)
@@ -133,8 +135,25 @@ WHERE (h.captured_micros, h.released_micros)
 """
 
 
-async def find_violations(conn: Connection) -> list[tuple[str, int | None]]:
-    """(rule, id of the offender) for each broken invariant of all tenants; empty when the books balance."""
+async def find_violations(conn: Connection) -> list[Violation]:
+    """Each broken invariant of all tenants; empty when the books balance."""
     async with conn.transaction(isolation="repeatable_read", readonly=True):
         rows: list[Any] = await conn.fetch(_AUDIT)
-    return [(row["rule"], row["id"]) for row in rows]
+    return [Violation(**row) for row in rows]
+
+
+async def is_frozen(conn: Connection, account_id: int) -> bool:
+    """Whether the tenant may start nothing new."""
+    frozen: bool = await conn.fetchval(
+        "SELECT EXISTS (SELECT FROM ledger_accounts WHERE account_id = $1 AND frozen_at IS NOT NULL)", account_id
+    )
+    return frozen
+
+
+async def freeze_only(conn: Connection, account_ids: Sequence[int]) -> None:
+    """Freezes the wallets of these tenants, and no others."""
+    await conn.execute(
+        """UPDATE ledger_accounts SET frozen_at = CASE WHEN account_id = ANY($1::bigint[]) THEN clock_timestamp() END
+           WHERE kind = 'available' AND (frozen_at IS NOT NULL) <> (account_id = ANY($1::bigint[]))""",
+        list(account_ids),
+    )

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import sanic
 from sanic.config import Config
 
+from mailrail import logs
 from mailrail.accounts.model import Account
 from mailrail.config import Settings
 from mailrail.db.pool import Pool
 from mailrail.ids import Ids
+from mailrail.ops.metrics import Metrics
 
 if TYPE_CHECKING:
     from mailrail._core import Codec
@@ -26,6 +28,7 @@ class Context:
     codec: "Codec"
     ids: Ids
     draining: bool = False
+    metrics: Metrics = field(default_factory=Metrics)
     pool: Pool = field(init=False)
     intake: "Intake" = field(init=False)
 
@@ -52,5 +55,7 @@ class Request(sanic.Request[App, RequestContext]):
 
     @staticmethod
     def make_context() -> RequestContext:
-        """Sanic calls this at the first use of `request.ctx`."""
-        return RequestContext()
+        """Sanic calls this at the first use of `request.ctx`; what is logged from then on carries the request's id."""
+        context = RequestContext()
+        logs.request_id.set(context.request_id)
+        return context

@@ -23,6 +23,7 @@ STATUS: dict[str, int] = {
     "body_unreadable": 400,
     "api_key_missing": 401,
     "api_key_invalid": 401,
+    "metrics_refused": 401,
     "insufficient_funds": 402,
     "scope_missing": 403,
     "sender_not_verified": 403,
@@ -52,6 +53,7 @@ STATUS: dict[str, int] = {
     "intake_unavailable": 503,
     "sending_held": 503,
     "ses_unavailable": 503,
+    "wallet_frozen": 503,
 }
 
 # What Sanic itself refuses, and what is not our caller's fault.
@@ -93,7 +95,7 @@ def answer_error(request: Request, error: Exception) -> HTTPResponse:
         return answer_server_error(request, error.status_code, getattr(error, "headers", None))
     # Arguments that a statement does not take are a bug of ours, though asyncpg files them under InterfaceError.
     if isinstance(error, DATABASE_AWAY) and not isinstance(error, ValueError):
-        log.warning("%s: the database failed (%s)", request.ctx.request_id, type(error).__name__)
+        log.warning("the database failed (%s)", type(error).__name__)
         return answer_server_error(request, 503)
     log_unexpected(request, error)
     return answer_server_error(request, 500)
@@ -168,9 +170,7 @@ def existing_id(ids: Ids, error: MailrailError) -> str | None:
 def log_unexpected(request: Request, error: Exception) -> None:
     """Where it happened and what kind of error it was; its message may quote what a customer sent."""
     frames = "".join(traceback.format_tb(error.__traceback__))
-    log.error(
-        "%s: %s %s: %s\n%s", request.ctx.request_id, request.method, route_of(request), type(error).__name__, frames
-    )
+    log.error("%s %s: %s\n%s", request.method, route_of(request), type(error).__name__, frames)
 
 
 def route_of(request: Request) -> str:

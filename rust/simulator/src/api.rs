@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode};
@@ -71,8 +72,11 @@ pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Result<An
         Ending::Answer(Ok(json)) => Ok(finish(Response::builder().status(StatusCode::OK), json)),
         Ending::Answer(Err(error)) => Ok(error_answer(state, &error)),
         Ending::Close => Err(NoAnswer),
-        // Dropped when the client gives up and closes the connection.
-        Ending::Hang => std::future::pending().await,
+        // A client that gives up is not noticed, so that it ends some time.
+        Ending::Hang => {
+            tokio::time::sleep(Duration::from_millis(state.options.idle_timeout_ms)).await;
+            Err(NoAnswer)
+        }
     }
 }
 

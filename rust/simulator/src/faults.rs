@@ -20,7 +20,7 @@ pub struct Faults {
     pub drop_reply_after_accept: f64,
     /// The connection closes without an answer, and nothing is accepted.
     pub drop_request: f64,
-    /// A call is accepted and never answered; the connection stays open.
+    /// A call is accepted and never answered; the connection stays open for `idle_timeout_ms`.
     pub hang_after_accept: f64,
     /// An entry of a bulk call is not accepted, with status FAILED.
     pub per_entry_failed: f64,

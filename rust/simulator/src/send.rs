@@ -17,7 +17,7 @@ pub enum Ending {
     Answer(Result<String, ApiError>),
     /// The connection closes.
     Close,
-    /// Never.
+    /// Not while any client waits: the connection is idle until it is closed for that.
     Hang,
 }
 

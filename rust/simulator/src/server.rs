@@ -160,6 +160,8 @@ async fn serve_http(stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<Stat
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(idle)
+        // A request that came whole is handled even if its client died meanwhile, as Amazon would.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }

@@ -5,6 +5,7 @@ pub mod outcome;
 pub mod pace;
 pub mod request;
 pub mod sigv4;
+pub mod trace;
 pub mod transport;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -21,6 +22,7 @@ use outcome::Answer;
 use pace::{Pace, Rate};
 use request::Request;
 use sigv4::{Credentials, Signable, SignedHeaders, Signer};
+use trace::{Carried, Trace};
 use transport::{Exchange, Transport, TransportOptions};
 
 const USER_AGENT_VALUE: HeaderValue = HeaderValue::from_static(concat!("mailrail/", env!("CARGO_PKG_VERSION")));
@@ -87,6 +89,13 @@ pub struct Call {
     pub sign_time: Duration,
     /// Time from the first byte written to the answer; zero when nothing was written.
     pub call_time: Duration,
+}
+
+impl Call {
+    /// Whether a byte of it may have left.
+    pub fn was_written(&self) -> bool {
+        matches!(self.ending, Ending::Answered(_) | Ending::NoAnswer(_))
+    }
 }
 
 impl Sender {
@@ -171,10 +180,11 @@ impl Sender {
     /// Signs first and looks at the lease after: a process frozen in between wakes up with a
     /// signature that SES no longer takes (it is good for 5 minutes). `about_to_write` is called
     /// right before the first byte may leave. Only a request of which no byte was written is
-    /// ever tried again, on a new connection.
+    /// ever tried again, on a new connection. `carried` is for the history of a test.
     pub async fn call(
         &self,
         request: &Request,
+        carried: Carried,
         signer: &Signer,
         lease: &Lease,
         about_to_write: impl Fn() + Send,
@@ -188,6 +198,7 @@ impl Sender {
             return call;
         }
         self.pace.take(request.recipients).await;
+        let mut trace = Trace::start(carried);
         loop {
             let connection = match self.transport.connect(self.call_timeout).await {
                 Ok(connection) => connection,
@@ -196,9 +207,11 @@ impl Sender {
                     break;
                 }
             };
+            trace.rendered();
             let signing = Instant::now();
             let message = self.signed(request, signer);
             call.sign_time += signing.elapsed();
+            trace.signed();
             if !lease.covers(self.call_timeout) {
                 self.transport.rest(connection).await;
                 call.ending = Ending::LeaseOver;
@@ -206,21 +219,23 @@ impl Sender {
             }
             let is_new = connection.is_new();
             about_to_write();
+            trace.checked();
             let calling = Instant::now();
-            let (exchange, connection) = connection.exchange(message, self.call_timeout).await;
+            let (exchange, connection) = connection.exchange(message, self.call_timeout, || trace.written()).await;
             match exchange {
                 Exchange::Answered(answer) => {
                     call.call_time = calling.elapsed();
+                    trace.answered();
                     if let Some(connection) = connection {
                         self.transport.rest(connection).await;
                     }
                     call.ending = Ending::Answered(answer);
-                    return call;
+                    break;
                 }
                 Exchange::NoAnswer(reason) => {
                     call.call_time = calling.elapsed();
                     call.ending = Ending::NoAnswer(reason);
-                    return call;
+                    break;
                 }
                 // A rested connection may turn out closed; with a new one it is the end.
                 Exchange::NotWritten(reason) if is_new => {
@@ -230,8 +245,11 @@ impl Sender {
                 Exchange::NotWritten(_) => {}
             }
         }
-        // Nothing reached SES, so its quota was not touched.
-        self.pace.give_back(request.recipients);
+        trace.closed(&call.ending);
+        if !call.was_written() {
+            // Nothing reached SES, so its quota was not touched.
+            self.pace.give_back(request.recipients);
+        }
         call
     }
 

@@ -133,8 +133,8 @@ impl Transport {
         let address = (self.endpoint.host.as_str(), self.endpoint.port);
         let tcp = TcpStream::connect(address).await.map_err(|error| format!("could not connect: {error}"))?;
         tcp.set_nodelay(true).map_err(|error| format!("could not connect: {error}"))?;
-        let written = Arc::new(AtomicU64::new(0));
-        let counted = Counted { tcp, written: written.clone() };
+        let traffic = Arc::new(Traffic::default());
+        let counted = Counted { tcp, traffic: traffic.clone() };
         let stream: Box<dyn Stream> = match (&self.tls, &self.endpoint.server_name) {
             (Some(tls), Some(name)) => {
                 Box::new(tls.connect(name.clone(), counted).await.map_err(|error| format!("TLS failed: {error}"))?)
@@ -147,7 +147,7 @@ impl Transport {
             .await
             .map_err(|error| format!("could not connect: {error}"))?;
         let driver = Driver { connection: Some(Box::new(driver)) };
-        Ok(Connection { sender, driver, written, is_new: true })
+        Ok(Connection { sender, driver, traffic, is_new: true })
     }
 }
 
@@ -221,7 +221,7 @@ fn connector(ca_pem: Option<&str>) -> Result<TlsConnector> {
 pub struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
     driver: Driver,
-    written: Arc<AtomicU64>,
+    traffic: Arc<Traffic>,
     is_new: bool,
 }
 
@@ -231,33 +231,49 @@ impl Connection {
         self.is_new
     }
 
-    /// Sends one request and reads its answer within `timeout`. Gives the connection back when
-    /// it may be used again.
+    /// Sends one request and reads its answer within `timeout`. Calls `on_sent` once the kernel has
+    /// taken the whole request, before any answer is looked at. Gives the connection back when it
+    /// may be used again.
     pub async fn exchange(
         mut self,
         request: http::Request<Full<Bytes>>,
         timeout: Duration,
+        on_sent: impl FnOnce() + Send,
     ) -> (Exchange, Option<Self>) {
-        let written_before = self.written.load(Ordering::SeqCst);
-        let result = tokio::time::timeout(timeout, self.send_and_read(request)).await;
+        let written_before = self.traffic.written.load(Ordering::SeqCst);
+        let result = tokio::time::timeout(timeout, self.send_and_read(request, on_sent)).await;
         let reason = match result {
             Ok(Ok(answer)) => return (Exchange::Answered(answer), Some(self)),
             Ok(Err(Failure::GivenBack(reason))) => return (Exchange::NotWritten(reason), None),
             Ok(Err(Failure::Broken(reason))) => reason,
             Err(_) => format!("no answer within {} ms", timeout.as_millis()),
         };
-        let written = self.written.clone();
+        let traffic = self.traffic.clone();
         // Closes the socket: nothing is written after this, so the count below is final.
         drop(self);
-        if written.load(Ordering::SeqCst) == written_before {
+        if traffic.written.load(Ordering::SeqCst) == written_before {
             return (Exchange::NotWritten(reason), None);
         }
         (Exchange::NoAnswer(reason), None)
     }
 
-    async fn send_and_read(&mut self, request: http::Request<Full<Bytes>>) -> std::result::Result<Answer, Failure> {
+    async fn send_and_read(
+        &mut self,
+        request: http::Request<Full<Bytes>>,
+        on_sent: impl FnOnce() + Send,
+    ) -> std::result::Result<Answer, Failure> {
+        let written_before = self.traffic.written.load(Ordering::SeqCst);
+        let mut on_sent = Some(on_sent);
+        let watch = || {
+            // The request is flushed as a whole, and nothing else is written meanwhile.
+            if self.traffic.flushed.load(Ordering::SeqCst) > written_before
+                && let Some(on_sent) = on_sent.take()
+            {
+                on_sent();
+            }
+        };
         let reply = self.sender.try_send_request(request);
-        let reply = self.driver.run(reply).await.map_err(|mut error| match error.take_message() {
+        let reply = self.driver.run(reply, watch).await.map_err(|mut error| match error.take_message() {
             Some(_) => Failure::GivenBack("the connection was closed before the request".into()),
             None => Failure::Broken(describe(&error.into_error())),
         })?;
@@ -265,7 +281,7 @@ impl Connection {
         let error_type = head.headers.get("x-amzn-errortype").and_then(|value| value.to_str().ok());
         let error_type = error_type.unwrap_or_default().to_owned();
         // A body that breaks off still leaves a status to judge by.
-        let body = self.driver.run(Limited::new(body, MAX_ANSWER_BYTES).collect()).await;
+        let body = self.driver.run(Limited::new(body, MAX_ANSWER_BYTES).collect(), || ()).await;
         let body = body.ok().map(http_body_util::Collected::to_bytes);
         Ok(Answer { status: head.status.as_u16(), error_type, body })
     }
@@ -302,16 +318,18 @@ struct Driver {
 }
 
 impl Driver {
-    /// Moves the connection along until `future` is done.
-    async fn run<F: Future>(&mut self, future: F) -> F::Output {
+    /// Moves the connection along until `future` is done; `watch` looks on after each step.
+    async fn run<F: Future>(&mut self, future: F, mut watch: impl FnMut()) -> F::Output {
         let mut future = pin!(future);
         poll_fn(|context| {
             self.poll(context);
+            watch();
             // Also after the end of the connection: it may have delivered its last answer.
             let polled = future.as_mut().poll(context);
             if polled.is_pending() {
                 // The future may just have made room or asked for more.
                 self.poll(context);
+                watch();
             }
             polled
         })
@@ -341,16 +359,25 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// A TCP stream that counts the bytes which the kernel took.
+/// What went out through a connection so far.
+#[derive(Debug, Default)]
+struct Traffic {
+    /// Bytes that the kernel took.
+    written: AtomicU64,
+    /// How many of them there were when nothing was left to write, the last time.
+    flushed: AtomicU64,
+}
+
+/// A TCP stream that counts.
 struct Counted {
     tcp: TcpStream,
-    written: Arc<AtomicU64>,
+    traffic: Arc<Traffic>,
 }
 
 impl Counted {
     fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &written {
-            self.written.fetch_add(*bytes as u64, Ordering::SeqCst);
+            self.traffic.written.fetch_add(*bytes as u64, Ordering::SeqCst);
         }
         written
     }
@@ -386,6 +413,9 @@ impl AsyncWrite for Counted {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Whoever writes flushes after the last byte of what it has: hyper a request, rustls its records.
+        let written = self.traffic.written.load(Ordering::SeqCst);
+        self.traffic.flushed.store(written, Ordering::SeqCst);
         Pin::new(&mut self.tcp).poll_flush(context)
     }
 

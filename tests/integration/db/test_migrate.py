@@ -1,5 +1,6 @@
 """Roles, files, secret: `mailrail migrate` on a real server, by a superuser and by users with fewer rights."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -168,13 +169,32 @@ async def test_a_locked_table_fails_the_file_quickly(
     await run(empty, directory=tmp_path)
     write(tmp_path, _0002_b="ALTER TABLE installation ADD COLUMN extra int")
     monkeypatch.setattr(migrate, "LOCK_WAIT", "100ms")
+    monkeypatch.setattr(migrate, "LOCK_PAUSE_S", 0.01)
     holder = await connect(empty, application_name="tests")
     async with holder.transaction():
         await holder.execute("LOCK TABLE mailrail.installation")
-        with pytest.raises(DatabaseError, match="a table that migrate needs was locked for 100ms"):
+        with pytest.raises(DatabaseError, match="a table that migrate needs was locked 6 times for 100ms"):
             await run(empty, directory=tmp_path)
     await holder.close()
     assert await run(empty, directory=tmp_path) == ["b"]
+
+
+async def test_a_table_that_is_locked_for_a_moment_is_waited_for(
+    empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, _0001_a="CREATE TABLE installation (secret_fingerprint bytea); CREATE TABLE busy (id int)")
+    await run(empty, directory=tmp_path)
+    write(tmp_path, _0002_b="ALTER TABLE busy ADD COLUMN extra int")
+    monkeypatch.setattr(migrate, "LOCK_WAIT", "100ms")
+    monkeypatch.setattr(migrate, "LOCK_PAUSE_S", 0.1)
+    holder = await connect(empty, application_name="tests")
+    async with holder.transaction():
+        await holder.execute("LOCK TABLE mailrail.busy")
+        migrating = asyncio.create_task(run(empty, directory=tmp_path))
+        await asyncio.sleep(0.4)
+        assert not migrating.done()
+    assert await migrating == ["b"]
+    await holder.close()
 
 
 async def test_two_migrates_wait_for_each_other(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:

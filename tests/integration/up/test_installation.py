@@ -108,6 +108,7 @@ def test_commands_find_the_data_directory(home: Path) -> None:
     assert attach(environment) == {
         "MAILRAIL_SECRET_KEY": "s" * 40,
         "MAILRAIL_DATABASE_URL": "postgresql://postgres:pw@127.0.0.1:5433/mailrail",
+        "MAILRAIL_ACCEPTED_LOG": str(home / "accepted" / "log"),
     }
     named = {"MAILRAIL_DATABASE_URL": "postgresql://h/d"}
     assert attach(environment | named) == named

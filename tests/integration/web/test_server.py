@@ -14,6 +14,7 @@ from mailrail import app as api_app
 from mailrail.app import BODY_MAX_BYTES, create_app, listen, running
 from mailrail.db.pool import Pool
 from mailrail.errors import DatabaseError, StartError
+from mailrail.logs import Redactor, TextFormatter
 from mailrail.web.answers import answer
 from mailrail.web.context import Request
 from tests.support.api import Answer, Api, Tenant
@@ -93,6 +94,7 @@ async def test_packed_bodies_are_refused(tenant: Tenant) -> None:
 async def test_a_bug_of_ours_is_told_without_what_the_customer_sent(
     api: Api, tenant: Tenant, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.handler.setFormatter(TextFormatter(Redactor()))
     secret = "@".join(("secret", "example.com"))
 
     async def fail(*args: Any, **options: Any) -> None:

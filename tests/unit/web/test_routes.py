@@ -16,6 +16,7 @@ PUBLIC_PATHS = {
     "events/sns",
     "healthz",
     "readyz",
+    "metrics",
     "docs/errors",
 }
 

@@ -88,6 +88,88 @@ CREATE TABLE parked_messages (
 
 ALTER TABLE installation ADD COLUMN held_at timestamptz;
 ALTER TABLE installation ADD COLUMN held_reason text;
+-- The last release by a person; the log of accepted mail ends with the same mark, or this is not the database it belongs to.
+ALTER TABLE installation ADD COLUMN release_mark text;
+
+-- What was numbered after a backup keeps its numbers: mail that carries them is out there, and its events and clicks
+-- will come. Every sequence of the schema leaps ahead.
+CREATE FUNCTION skip_numbers(gap bigint DEFAULT 1000000) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = mailrail, pg_temp AS $$
+DECLARE s record;
+BEGIN
+  IF gap NOT BETWEEN 1 AND 1000000000 THEN
+    RAISE EXCEPTION 'a leap of % is none', gap USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  FOR s IN SELECT sequencename, least(coalesce(last_value, 0) + gap, max_value) AS target
+           FROM pg_sequences WHERE schemaname = 'mailrail' LOOP
+    PERFORM setval(format('mailrail.%I', s.sequencename)::regclass, s.target);
+  END LOOP;
+END $$;
+
+-- —— the ledger is watched: a tenant whose books do not balance starts nothing new ——————————————————————————————————————
+
+ALTER TABLE ledger_accounts ADD COLUMN frozen_at timestamptz;
+ALTER TABLE installation ADD COLUMN audited_at timestamptz;
+ALTER TABLE installation ADD COLUMN ledger_violations integer NOT NULL DEFAULT 0;
+
+-- —— figures for operators —————————————————————————————————————————————————————————————————————————————————————————————
+
+-- What /metrics shows of the whole installation: sums over all tenants, which the API's role cannot see by itself. A few
+-- scans of tables with a row per shard or less, and of queues; never of a table with a row per recipient.
+CREATE FUNCTION installation_figures() RETURNS TABLE (name text, label text, value double precision)
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = mailrail, pg_temp AS $$
+  WITH waiting_messages AS (
+    SELECT count(*) AS n, min(created_at) AS oldest FROM outbox
+  ), waiting_notifications AS (
+    SELECT count(*) AS n, min(queued_at) AS oldest FROM notification_queue
+  ), awake AS (
+    SELECT count(*) FILTER (WHERE lease_until > clock_timestamp()) AS leased,
+      count(*) FILTER (WHERE wake_at <= clock_timestamp() AND state = 'sending'
+                       AND (lease_until IS NULL OR lease_until <= clock_timestamp())) AS waiting
+    FROM shards WHERE wake_at IS NOT NULL
+  ), folding AS (
+    SELECT count(*) FILTER (WHERE due_at <= clock_timestamp()) AS due, min(unknown_since) AS unknown_since,
+      coalesce(sum(duplicates), 0) AS duplicates
+    FROM folds
+  ), undecided AS (
+    SELECT coalesce(sum(recipients) FILTER (WHERE state = 2), 0) AS unknown,
+      coalesce(sum(recipients) FILTER (WHERE state = 4), 0) AS unresolved
+    FROM state_counts
+  ), old_holds AS (
+    SELECT count(*) AS n, coalesce(sum(amount_micros - captured_micros - released_micros), 0) AS micros
+    FROM holds WHERE closed_at IS NULL AND created_at < now() - interval '72 hours'
+  )
+  SELECT 'outbox_messages', NULL, n FROM waiting_messages
+  UNION ALL SELECT 'outbox_oldest_seconds', NULL, coalesce(extract(epoch FROM clock_timestamp() - oldest), 0) FROM waiting_messages
+  UNION ALL SELECT 'notifications_waiting', NULL, n FROM waiting_notifications
+  UNION ALL SELECT 'notifications_lag_seconds', NULL, coalesce(extract(epoch FROM clock_timestamp() - oldest), 0) FROM waiting_notifications
+  UNION ALL SELECT 'shards_waiting', NULL, waiting FROM awake
+  UNION ALL SELECT 'shards_leased', NULL, leased FROM awake
+  UNION ALL SELECT 'folds_due', NULL, due FROM folding
+  UNION ALL SELECT 'recipients_unknown', NULL, unknown FROM undecided
+  UNION ALL SELECT 'recipients_unresolved', NULL, unresolved FROM undecided
+  UNION ALL SELECT 'unknown_oldest_seconds', NULL,
+    coalesce(greatest(extract(epoch FROM clock_timestamp() - unknown_since), 0), 0) FROM folding
+  UNION ALL SELECT 'duplicates_detected', NULL, duplicates FROM folding
+  UNION ALL SELECT 'messages_parked', NULL, count(*) FROM parked_messages
+  UNION ALL SELECT 'notifications_parked', NULL, count(*) FROM parked_notifications
+  UNION ALL SELECT 'holds_overdue', NULL, n FROM old_holds
+  UNION ALL SELECT 'holds_overdue_micros', NULL, micros FROM old_holds
+  UNION ALL SELECT 'installation_held', NULL, (held_at IS NOT NULL)::integer FROM installation
+  UNION ALL SELECT 'ledger_violations', NULL, ledger_violations FROM installation
+  UNION ALL SELECT 'ledger_audit_age_seconds', NULL, extract(epoch FROM clock_timestamp() - audited_at)
+    FROM installation WHERE audited_at IS NOT NULL
+  UNION ALL SELECT 'wallets_frozen', NULL, count(*) FROM ledger_accounts WHERE frozen_at IS NOT NULL
+  -- Those that are over are as many as there ever were, and nothing to watch.
+  UNION ALL SELECT 'campaigns', status, count(*) FROM campaigns WHERE status IN ('queued', 'sending', 'paused') GROUP BY status
+  UNION ALL SELECT 'campaigns', 'scheduled', count(*) FROM campaigns WHERE status = 'scheduled'
+  UNION ALL SELECT 'send_rate_max', l.name, max_send_rate FROM send_limits l
+  UNION ALL SELECT 'send_rate_factor', l.name, factor FROM send_limits l
+  UNION ALL SELECT 'send_throttles', l.name, throttles FROM send_limits l
+  UNION ALL SELECT 'send_granted', l.name, granted FROM send_limits l
+  UNION ALL SELECT 'send_quota_max', l.name, max_24_hour_send FROM send_limits l
+  UNION ALL SELECT 'send_quota_used', l.name, sent_last_24_hours + taken_since_poll FROM send_limits l
+$$;
 
 -- —— rights ————————————————————————————————————————————————————————————————————————————————————————————————————————————
 
@@ -100,7 +182,10 @@ GRANT INSERT, UPDATE ON permits TO mailrail_api;
 -- Retry opens a completed stream again.
 GRANT UPDATE (closed_at) ON streams TO mailrail_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON canaries, send_limits, parked_messages TO mailrail_worker;
-GRANT UPDATE (held_at, held_reason) ON installation TO mailrail_worker;
+GRANT UPDATE (held_at, held_reason, release_mark, audited_at, ledger_violations) ON installation TO mailrail_worker;
+REVOKE ALL ON FUNCTION skip_numbers(bigint), installation_figures() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION skip_numbers(bigint) TO mailrail_worker;
+GRANT EXECUTE ON FUNCTION installation_figures() TO mailrail_api, mailrail_worker;
 -- Metrics of the API process show the installation's pace, and transactional mail takes its tokens here.
 GRANT SELECT, UPDATE ON send_limits TO mailrail_api;
 GRANT SELECT, INSERT ON parked_messages TO mailrail_api;

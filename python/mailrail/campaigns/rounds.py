@@ -1,0 +1,285 @@
+"""One round of a shard: claim, read, submit, write down.
+
+A claim is committed before any of its calls is written, and a call is written only while the lease holds; so whatever
+dies in between leaves a trace that says who may have been written to. What is not known here is asked for, not guessed.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import orjson
+
+from mailrail import failpoints
+from mailrail._core import CoreError, Lease, Plan, Report, Sender
+from mailrail.campaigns import store
+from mailrail.config import Settings
+from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
+from mailrail.emails import store as emails
+from mailrail.emails.accepted_log import Accepted, AcceptedLog, Ranges, ranges_of
+from mailrail.emails.model import RETRYABLE, LeasedShard, Outcome, Round
+
+log = logging.getLogger(__name__)
+
+# Between two tries at a database that failed.
+DATABASE_PAUSE_S = 0.5
+CAUSES = {
+    Outcome.HALTED: "Amazon SES refused the campaign as a whole: check the sender's verification and that sending is not paused.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledStream:
+    """What all rounds of a stream share."""
+
+    plan: Plan
+    list_id: int | None
+    campaign_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A round that was claimed; without a report it was given back, and nobody in it was written to."""
+
+    claim_id: int
+    report: Report | None
+
+
+class Rounds:
+    """Sends rounds. `accepted_log` hears of every round that SES may have accepted, `count` of every round's outcomes."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        sender: Sender,
+        settings: Settings,
+        accepted_log: AcceptedLog | None,
+        count: Callable[[Mapping[int, int]], None],
+    ) -> None:
+        self._pool = pool
+        self._sender = sender
+        self._settings = settings
+        self._accepted_log = accepted_log
+        self._count = count
+        self._system = ""
+        self._stopping = False
+
+    def stop(self) -> None:
+        """From now on a database that stays away is waited for no longer than a lease."""
+        self._stopping = True
+
+    async def send_next(
+        self,
+        stream: CompiledStream,
+        shard: LeasedShard,
+        lease: Lease,
+        recipients: int,
+        after_claim_id: int,
+        timings: "Timings",
+    ) -> Sent | None:
+        """The shard's next round, of at most `recipients`; `after_claim_id` is the one before. None when there is none to
+        claim any more. Raises CoreError if the core refuses the round as a whole.
+        """
+        with failpoints.span("claim"):
+            claimed = await self._claim(shard, lease, recipients, after_claim_id)
+            if claimed is None:
+                return None
+            rows = await self._read(shard, claimed, stream.list_id, timings)
+            if rows is None:
+                return Sent(claimed.claim_id, None)
+            report = await self._submit(stream.plan, shard, claimed, rows, lease)
+            self._count(report.counts)
+            await self._remember(stream, shard, claimed, report)
+            await self._write_down(shard, claimed, report, timings)
+        timings.add(report)
+        return Sent(claimed.claim_id, report)
+
+    async def _claim(self, shard: LeasedShard, lease: Lease, recipients: int, after_claim_id: int) -> Round | None:
+        """Durable when it returns. None when nothing is due, the campaign stands still, or the lease is lost."""
+        asked_ns = Lease.now_ns()
+        until_ns = asked_ns + int(self._settings.lease_s * 1e9)
+        try:
+            async with self._pool.acquire() as conn:
+                self._system = self._system or await emails.system_identifier(conn)
+                claimed = await emails.claim_round(conn, shard, recipients, self._settings.lease_s)
+        except DATABASE_ERRORS as error:
+            log.warning("send loop: a claim went unanswered (%s)", type(error).__name__)
+            claimed = await self._look_up_claim(shard, until_ns, after_claim_id)
+        if claimed is None:
+            return None
+        lease.extend(until_ns)
+        failpoints.hit("claim.committed", **_facts(shard, claimed), **_recipients(claimed))
+        return claimed
+
+    async def _look_up_claim(self, shard: LeasedShard, until_ns: int, after_claim_id: int) -> Round | None:
+        """Whether a claim whose commit went unanswered took place; asked for as long as it could be of use."""
+        while Lease.now_ns() < until_ns:
+            try:
+                async with self._pool.acquire() as conn:
+                    return await emails.find_claim(conn, shard, after_claim_id)
+            except DATABASE_ERRORS:
+                await asyncio.sleep(DATABASE_PAUSE_S)
+        return None
+
+    async def _read(self, shard: LeasedShard, claimed: Round, list_id: int | None, timings: "Timings") -> bytes | None:
+        """The round's rows; None once the database failed, and then nobody in the round was written to."""
+        started = time.perf_counter()
+        try:
+            async with self._pool.acquire() as conn:
+                rows = await emails.read_round(conn, shard, claimed, list_id)
+        except DATABASE_ERRORS as error:
+            log.warning("send loop: a round could not be read (%s)", type(error).__name__)
+            await self._withdraw(shard, claimed, "the round could not be read")
+            return None
+        timings.read_s += time.perf_counter() - started
+        failpoints.hit("rows.read", **_facts(shard, claimed))
+        return rows
+
+    async def _submit(self, plan: Plan, shard: LeasedShard, claimed: Round, rows: bytes, lease: Lease) -> Report:
+        try:
+            report = await self._sender.submit(plan, rows, lease)
+        except CoreError:
+            # Nothing was sent, and that is worth knowing.
+            await self._withdraw(shard, claimed, "the send core refused the round")
+            raise
+        failpoints.hit("report.received", **_facts(shard, claimed))
+        return report
+
+    async def _remember(self, stream: CompiledStream, shard: LeasedShard, claimed: Round, report: Report) -> None:
+        """Adds the round to the log of accepted mail before its results are committed: should the database be lost now and
+        an older state of it restored, the log still knows.
+        """
+        count, unknown = (report.counts.get(outcome, 0) for outcome in (Outcome.ACCEPTED, Outcome.UNKNOWN))
+        if self._accepted_log is None or not (count or unknown):
+            return
+        accepted = accepted_ranges(claimed, report)
+        record = Accepted(
+            system=self._system,
+            account_id=shard.account_id,
+            campaign_id=stream.campaign_id,
+            stream_id=shard.stream_id,
+            shard=shard.shard,
+            claim_id=claimed.claim_id,
+            attempt=claimed.attempt,
+            claimed=ranges_of(claimed.first_seq, claimed.last_seq, claimed.seqs),
+            accepted=accepted,
+            unsure=unknown > 0 or sum(last - first + 1 for first, last in accepted) < count,
+            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+        try:
+            await self._accepted_log.append(record)
+        except OSError as error:
+            # The results are truth and go on; only the guard against restored backups misses this round.
+            log.error("send loop: the log of accepted mail cannot be written (%s)", error)
+
+    async def _write_down(self, shard: LeasedShard, claimed: Round, report: Report, timings: "Timings") -> None:
+        """Outcomes are facts however late they come, and what is lost here would have to wait for its events."""
+        started = time.perf_counter()
+
+        async def write(conn: Connection) -> None:
+            await self._write_once(conn, shard, claimed, report)
+
+        with failpoints.span("result"):
+            await self._persist(shard, claimed, write)
+        timings.write_s += time.perf_counter() - started
+        failpoints.hit("results.committed", **_facts(shard, claimed))
+        if report.counts.get(Outcome.HALTED):
+            async with self._pool.acquire() as conn, conn.transaction():
+                await store.pause_campaign(conn, shard.stream_id, CAUSES[Outcome.HALTED])
+
+    async def _write_once(self, conn: Connection, shard: LeasedShard, claimed: Round, report: Report) -> None:
+        await emails.insert_results(conn, shard, claimed, report.outcomes)
+        failpoints.hit("results.copied", **_facts(shard, claimed))
+        await emails.add_progress(conn, shard, report.counts)
+        if any(report.counts.get(outcome) for outcome in RETRYABLE):
+            await emails.permit_retries(conn, shard, claimed)
+
+    async def _withdraw(self, shard: LeasedShard, claimed: Round, reason: str) -> None:
+        """Gives back a round of which no call was begun."""
+
+        async def withdraw(conn: Connection) -> None:
+            await emails.withdraw_round(conn, shard, claimed, reason)
+
+        await self._persist(shard, claimed, withdraw)
+
+    async def _persist(
+        self, shard: LeasedShard, claimed: Round, write: Callable[[Connection], Awaitable[None]]
+    ) -> None:
+        """Writes a round's outcomes exactly once, through any trouble of the database short of the fence, after which
+        silence is judged without them; on the way home for the length of a lease.
+        """
+        began = time.perf_counter()
+        while True:
+            try:
+                async with self._pool.acquire() as conn, conn.transaction():
+                    if not await emails.has_result_batch(conn, shard, claimed):
+                        await write(conn)
+                return
+            except DATABASE_ERRORS as error:
+                log.warning("send loop: outcomes not written yet (%s)", type(error).__name__)
+                patience_s = self._settings.lease_s if self._stopping else self._settings.fence_s
+                if time.perf_counter() - began > patience_s:
+                    raise
+                await asyncio.sleep(DATABASE_PAUSE_S)
+
+
+def accepted_ranges(claimed: Round, report: Report) -> Ranges:
+    """Whom SES accepted of a round; nobody where the core does not tell and it was not everybody."""
+    told: bytes | None = getattr(report, "accepted_ranges", None)
+    if told is not None:
+        ranges: Ranges = orjson.loads(told)
+        return ranges
+    if report.counts.get(Outcome.ACCEPTED, 0) < len(claimed):
+        return []
+    return ranges_of(claimed.first_seq, claimed.last_seq, claimed.seqs)
+
+
+def _facts(shard: LeasedShard, claimed: Round) -> dict[str, int]:
+    return {
+        "stream_id": shard.stream_id,
+        "shard": shard.shard,
+        "claim_id": claimed.claim_id,
+        "attempt": claimed.attempt,
+    }
+
+
+def _recipients(claimed: Round) -> dict[str, int | list[int] | None]:
+    return {"first_seq": claimed.first_seq, "last_seq": claimed.last_seq, "seqs": claimed.seqs}
+
+
+class Timings:
+    """Where a shard's time went."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.read_s = self.write_s = self.render_s = self.sign_s = self.call_s = 0.0
+        self.recipients = 0
+        self.calls = 0
+
+    def add(self, report: Report) -> None:
+        """Adds a round's figures."""
+        self.recipients += sum(report.counts.values())
+        self.calls += report.calls
+        self.render_s += report.render_ns / 1e9
+        self.sign_s += report.sign_ns / 1e9
+        self.call_s += report.call_ns / 1e9
+
+    def log(self, shard: LeasedShard) -> None:
+        """One line a shard."""
+        log.info(
+            "shard sent stream=%d shard=%d recipients=%d calls=%d seconds=%.3f read=%.3f write=%.3f render=%.3f"
+            " sign=%.3f call=%.3f",
+            shard.stream_id,
+            shard.shard,
+            self.recipients,
+            self.calls,
+            time.perf_counter() - self.started,
+            self.read_s,
+            self.write_s,
+            self.render_s,
+            self.sign_s,
+            self.call_s,
+        )
