@@ -10,6 +10,7 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,30 @@ class Database:
         self._child.wait(10)
 
 
+class MessageBroker:
+    """Kafka, whose verbs wait: they have a thread of their own. It lives as long as the cluster, because the kernel ends the broker
+    with the thread that started it.
+    """
+
+    def __init__(self, broker: Broker, thread: ThreadPoolExecutor) -> None:
+        self._broker = broker
+        self._thread = thread
+        self.is_busy = False
+
+    @property
+    def address(self) -> str:
+        """Where clients connect."""
+        return self._broker.address
+
+    async def do(self, verb: Callable[[Broker], None]) -> None:
+        """One verb, to its end."""
+        self.is_busy = True
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, verb, self._broker)
+        finally:
+            self.is_busy = False
+
+
 class Cluster:
     """Everything that runs."""
 
@@ -127,7 +152,7 @@ class Cluster:
         database: Database,
         proxy: Proxy,
         nest: Nursery,
-        broker: Broker | None,
+        broker: MessageBroker | None,
         history: Path,
     ) -> None:
         self.folder = folder
@@ -280,9 +305,9 @@ async def running(folder: Path, seed: int, shape: Shape, history: Path, report: 
         await migrate(prepared.url(DATABASE), SECRET, report=lambda line: None)
         broker = None
         if shape.with_kafka:
-            broker = Broker(folder / "kafka")
-            stack.callback(broker.stop)
-            broker.start()
+            broker = MessageBroker(Broker(folder / "kafka"), stack.enter_context(ThreadPoolExecutor(1, "broker")))
+            stack.push_async_callback(broker.do, Broker.stop)
+            await broker.do(Broker.start)
         proxy = await stack.enter_async_context(Proxy(prepared.port, seed, report).listening())
         nest = await stack.enter_async_context(nursery(folder / "nursery.log", shape.patches))
         cluster = Cluster(folder, seed, shape, database, proxy, nest, broker, history)

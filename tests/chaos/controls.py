@@ -94,4 +94,4 @@ def trust_silence() -> None:
         return dataclasses.replace(patience(settings), fence=timedelta(milliseconds=50))
 
     handlers.patience = impatience
-    model.Watermark.waiting_for = lambda watermark, lag_max: None  # type: ignore[method-assign]
+    model.Watermark.waiting_for = lambda watermark, lag_max: None  # type: ignore[method-assign,assignment]

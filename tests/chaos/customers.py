@@ -111,7 +111,7 @@ class Customers:
 
     async def look(self, campaign: Campaign) -> dict[str, Any]:
         """How far the campaign is; one that was paused is resumed."""
-        shown = await self._ask(campaign.key, "GET", f"/api/v1/campaigns/{campaign.public_id}", None)
+        shown: dict[str, Any] = await self._ask(campaign.key, "GET", f"/api/v1/campaigns/{campaign.public_id}", None)
         campaign.status = shown["status"]
         if campaign.status == "paused":
             self.repeats[f"resumed: {shown['reason']}"] += 1

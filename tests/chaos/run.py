@@ -28,7 +28,7 @@ import uvloop
 from mailrail._core import Codec
 from tests.chaos import checker, cluster
 from tests.chaos.checker import Verdict, judge
-from tests.chaos.cluster import Cluster, Member, Shape
+from tests.chaos.cluster import Cluster, Member, MessageBroker, Shape
 from tests.chaos.controls import CONTROLS
 from tests.chaos.customers import Campaign, Customers, Refused
 from tests.chaos.faults import (
@@ -46,6 +46,7 @@ from tests.chaos.faults import (
 from tests.chaos.history import COUNTED_SPANS, History, Scribe, lines
 from tests.chaos.nursery import Process
 from tests.chaos.snapshots import Snapshots
+from tests.support.kafka import Broker
 from tests.support.postgres import SECRET
 
 FAULTS = {
@@ -258,7 +259,8 @@ class Run:
             case Action.HALF_CLOSE:
                 self.tally.done["half_close"] += self.cluster.proxy.half_close_one()
             case Action.BROKER_KILL | Action.BROKER_WIPE:
-                self._upset_broker(step.action)
+                if self.cluster.broker is not None and not self.cluster.broker.is_busy:
+                    self._aside(self._upset_broker(self.cluster.broker, step.action))
 
     async def _kill(self, step: Step) -> None:
         """SIGKILL to a process that has something under way, of the role that the draw names if there is one in time."""
@@ -315,17 +317,10 @@ class Run:
         self.tally.done["database_crash"] += 1
         self.crash_s.append(await self.cluster.database.crash())
 
-    def _upset_broker(self, action: Action) -> None:
-        # Its start waits for the port, and must be made from the main thread, to which the kernel ties its death. So everything
-        # else stands still for a second or two, as on a machine that swaps.
-        broker = self.cluster.broker
-        if broker is not None:
-            self.scribe.write(f"chaos.{action}")
-            self.tally.done[action] += 1
-            if action is Action.BROKER_KILL:
-                broker.restart()
-            else:
-                broker.wipe()
+    async def _upset_broker(self, broker: MessageBroker, action: Action) -> None:
+        self.scribe.write(f"chaos.{action}")
+        self.tally.done[action] += 1
+        await broker.do(Broker.restart if action is Action.BROKER_KILL else Broker.wipe)
 
     def _armed(self, role: str) -> dict[str, dict[str, float]]:
         """The failpoints of a process that starts now."""

@@ -41,7 +41,7 @@ def run(folder: Path, minutes: float, *options: str) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "python")])}
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, timeout=minutes * 60 + 90)
     assert file.exists(), f"the run ended with status {done.returncode} and no summary"
-    assert processes_with(bytes(folder)) == set(), "processes are left"
+    assert processes_with(str(folder)) == set(), "processes are left"
     summary: dict[str, Any] = orjson.loads(file.read_bytes())
     assert (done.returncode == 0) is not (summary["wrong"] or summary["unmet"])
     return summary
