@@ -1,4 +1,4 @@
-"""The Rust core: rendering, signing, pacing and sending, a batch at a time.
+"""The Rust core: rendering, signing and sending, a batch at a time.
 
 Bytes go in and bytes come out. "JSON" means UTF-8 JSON bytes; "rows" means PostgreSQL's binary
 COPY format with header and trailer, exactly as `COPY … TO/FROM … (FORMAT binary)` speaks it.
@@ -134,13 +134,16 @@ class Lease:
 
 @final
 class Sender:
-    """Connections, credentials and pace of one process towards SES in one region."""
+    """Connections and credentials of one process towards SES in one region.
+
+    It knows no pace: a round holds only as many recipients as its caller was granted.
+    """
 
     def __new__(cls, options: bytes) -> Sender:
         """`options`, JSON: {"endpoint": "https://host[:port]" or "http://…", "region",
         "ca_pem": PEM text of the only certificates to trust | null for the public ones,
         "max_connections": 16, "call_timeout_ms": 10000}; the last three may be absent, others may
-        not be added. Connects to nothing yet; the pace is unlimited until `set_rate`.
+        not be added. Connects to nothing yet.
 
         Raises ConfigError.
         """
@@ -149,12 +152,6 @@ class Sender:
         """Sets or replaces the AWS credentials; rounds that began earlier keep theirs.
 
         Raises ConfigError for characters that no header can carry.
-        """
-
-    def set_rate(self, recipients_per_second: float) -> None:
-        """The pace from now on, over all rounds of this sender, with a burst of min(50, rate).
-
-        Raises ConfigError unless it is above 0; `math.inf` means no limit.
         """
 
     def submit(self, plan: Plan, rows: bytes, lease: Lease) -> asyncio.Future[Report]:
@@ -189,6 +186,18 @@ class Report:
     @property
     def counts(self) -> dict[int, int]:
         """Outcome code → number of rows."""
+
+    @property
+    def throttled(self) -> int:
+        """Recipients that were deferred because SES was asked for more than its rate; they are in `counts[3]` too."""
+
+    @property
+    def daily_quota_hit(self) -> bool:
+        """Whether an answer said that the quota of the last 24 hours is used up. Those recipients are deferred."""
+
+    @property
+    def accepted_ranges(self) -> bytes:
+        """JSON [[first, last], …]: the seqs of the accepted recipients, in order and merged."""
 
     @property
     def slots_recipients(self) -> int:
@@ -279,7 +288,8 @@ def parse_events(codec: Codec, rows: bytes) -> ParsedEvents:
     """Turns SES events into rows.
 
     `rows` are (notification_id int8, body text or bytea), each body an SES event. What cannot be
-    placed is parked with a reason. Raises CoreError only for malformed rows.
+    placed is parked with a reason. `dedupe` is the attempt (0 when unknown) for what one mail has once, else a hash of
+    what tells two of a kind apart. Raises CoreError only for malformed rows.
     """
 
 @final
@@ -309,6 +319,6 @@ def run_simulator(options: bytes) -> None:
 
     `options`, JSON: {"host", "port", "directory", "access_key", "secret_key", "region",
     "max_send_rate", "max_24_hour_send", "verified_identities": […], "configuration_sets": […],
-    "events_url" | null, "topic_arn", "event_types": […], "retain_messages"}. Prints `ready <port>`
-    on standard output when it listens. Raises CoreError when it cannot start.
+    "events_url" | null, "topic_arn", "event_types": […], "retain_messages", "accept_log_file" | null,
+    "signature_max_age_ms": 300000, …}; all may be absent. Prints `ready <port>` on standard output when it listens. Raises CoreError when it cannot start.
     """

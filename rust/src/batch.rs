@@ -1,6 +1,7 @@
 //! The data plane of one round: rows in, calls out, one outcome per row back.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use crate::error::Result;
 use crate::lease::Lease;
 use crate::message;
 use crate::plan::{Mode, Plan, recipient_of};
-use crate::ses::outcome::{self, BulkVerdict, Outcome, Settled};
+use crate::ses::outcome::{self, BulkVerdict, Limit, Outcome, Settled};
 use crate::ses::request::{self, BulkHead, Message, Request};
 use crate::ses::request::{MAX_BULK_BODY_BYTES, MAX_ENTRIES, MAX_ENTRY_DATA_CHARS};
 use crate::ses::sigv4::Signer;
@@ -41,6 +42,12 @@ pub struct Report {
     pub outcomes: Vec<u8>,
     /// Recipients per outcome code.
     pub counts: BTreeMap<i16, u64>,
+    /// Recipients that were deferred because SES was asked for more than its rate.
+    pub throttled: u64,
+    /// Whether an answer said that the quota of the last 24 hours is used up.
+    pub daily_quota_hit: bool,
+    /// JSON `[[first, last], …]`: the numbers of the accepted recipients, in order and as few ranges as can be.
+    pub accepted_ranges: Vec<u8>,
     /// Recipients whose outcome comes from a bulk call.
     pub slots_recipients: u64,
     /// Recipients whose outcome comes from a call of their own.
@@ -195,7 +202,6 @@ impl Round {
     /// Sorts evaluated recipients by skeleton and sends every group that is full.
     fn group(&mut self, chunk: Chunk) {
         self.tally.render_time += chunk.time;
-        let most_entries = MAX_ENTRIES.min(self.shared.sender.largest_call());
         for (row, prepared) in chunk.prepared {
             match prepared {
                 Prepared::Settled(settled) => self.settled[row] = Some(settled),
@@ -204,7 +210,7 @@ impl Round {
                     let group = self.groups.entry(skeleton_id).or_insert_with(|| Group::new(head));
                     let full = (!group.has_room_for(&json)).then(|| group.take());
                     group.add(row, json);
-                    let full = full.or_else(|| (group.rows.len() >= most_entries).then(|| group.take()));
+                    let full = full.or_else(|| (group.rows.len() >= MAX_ENTRIES).then(|| group.take()));
                     if let Some(full) = full {
                         self.call_group(full);
                     }
@@ -266,6 +272,8 @@ impl Round {
         let rows = &self.shared.rows;
         let (stream_id, account_id) = (self.shared.plan.stream_id(), self.shared.plan.account_id());
         let mut counts = BTreeMap::new();
+        let (mut throttled, mut daily_quota_hit) = (0, false);
+        let mut accepted = Vec::with_capacity(rows.len());
         let mut writer = Writer::new(RESULT_COLUMNS, rows.len() * 112);
         for (index, settled) in self.settled.into_iter().enumerate() {
             let row = rows.get(index)?;
@@ -278,6 +286,12 @@ impl Round {
                 }
             };
             *counts.entry(code).or_insert(0) += 1;
+            let limit = settled.as_ref().and_then(|settled| settled.limit);
+            throttled += u64::from(limit == Some(Limit::Rate));
+            daily_quota_hit |= limit == Some(Limit::DailyQuota);
+            if code == Outcome::Accepted as i16 {
+                accepted.push(row.seq);
+            }
             let (id, error) = settled.map_or((None, None), |settled| (settled.ses_message_id, settled.error));
             writer.row().int8(stream_id).int4(row.seq).int2(row.attempt).int2(code);
             writer.text_or_null(id.as_deref()).text_or_null(error.as_deref()).int8(account_id);
@@ -286,6 +300,9 @@ impl Round {
         Ok(Report {
             outcomes: writer.finish(),
             counts,
+            throttled,
+            daily_quota_hit,
+            accepted_ranges: ranges_json(accepted),
             slots_recipients: self.tally.slots_recipients,
             simple_recipients: self.tally.simple_recipients,
             calls: self.tally.calls,
@@ -294,6 +311,25 @@ impl Round {
             call_ns: nanoseconds(self.tally.call_time),
         })
     }
+}
+
+/// JSON `[[first, last], …]` of the numbers, in order and merged where one follows the other.
+fn ranges_json(mut numbers: Vec<i32>) -> Vec<u8> {
+    // They come in order as a rule, and then this is one look at each.
+    numbers.sort_unstable();
+    let ranges = numbers.chunk_by(|before, after| i64::from(*after) - i64::from(*before) <= 1);
+    let mut json = String::from("[");
+    for range in ranges {
+        if let [first, ..] = range
+            && let [.., last] = range
+        {
+            let comma = if json.len() > 1 { "," } else { "" };
+            // Writing to a string cannot fail.
+            let _ = write!(json, "{comma}[{first},{last}]");
+        }
+    }
+    json.push(']');
+    json.into_bytes()
 }
 
 /// What holds for a row whose task broke off.
@@ -396,7 +432,10 @@ impl Shared {
         let assembling = assembling.elapsed();
         let call = self.call(&request, &group.rows).await;
         let verdict = match &call.ending {
-            Ending::Answered(answer) => outcome::of_bulk(answer, group.rows.len()),
+            Ending::Answered(answer) => match outcome::of_bulk(answer, group.rows.len()) {
+                BulkVerdict::All(settled) if call.stalled() => BulkVerdict::All(settled.after_a_stall()),
+                verdict => verdict,
+            },
             other => BulkVerdict::All(unanswered(other)),
         };
         Called::new(group.rows, true, verdict, &call, assembling)
@@ -412,6 +451,7 @@ impl Shared {
         };
         let call = self.call(&request, &[row]).await;
         let settled = match &call.ending {
+            Ending::Answered(answer) if call.stalled() => outcome::of_simple(answer).after_a_stall(),
             Ending::Answered(answer) => outcome::of_simple(answer),
             other => unanswered(other),
         };
@@ -500,6 +540,16 @@ mod tests {
         for bad in ["", "ann", "@b.c", "a@", "a b@c.d", "a@b.c,d@e.f", "A <a@b.c>", "ä@b.c", "a@b.c\n"] {
             assert_eq!(check_address(bad).unwrap_err().outcome, Outcome::Failed, "{bad}");
         }
+    }
+
+    #[test]
+    fn accepted_numbers_become_few_ranges_in_order() {
+        let json = |numbers: &[i32]| String::from_utf8(ranges_json(numbers.to_vec())).unwrap();
+        assert_eq!(json(&[]), "[]");
+        assert_eq!(json(&[7]), "[[7,7]]");
+        assert_eq!(json(&[1, 2, 3, 5, 9, 10]), "[[1,3],[5,5],[9,10]]");
+        assert_eq!(json(&[10, 2, 9, 1, 1]), "[[1,2],[9,10]]");
+        assert_eq!(json(&[i32::MIN, i32::MAX]), "[[-2147483648,-2147483648],[2147483647,2147483647]]");
     }
 
     #[test]

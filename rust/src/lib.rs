@@ -1,4 +1,4 @@
-//! The send core of mailrail: render, sign, pace and submit mail to Amazon SES.
+//! The send core of mailrail: render, sign and submit mail to Amazon SES.
 //!
 //! Everything per recipient happens here, a batch at a time, with no Python in sight.
 

@@ -51,7 +51,7 @@ def make_plan(
 
 
 def make_sender(endpoint: str, ca_pem: str | None = None, call_timeout_ms: int = 10_000) -> Sender:
-    """A sender with the simulator's credentials and no pace."""
+    """A sender with the simulator's credentials."""
     options = {
         "endpoint": endpoint,
         "region": REGION,
@@ -61,5 +61,4 @@ def make_sender(endpoint: str, ca_pem: str | None = None, call_timeout_ms: int =
     }
     sender = Sender(orjson.dumps(options))
     sender.set_credentials(ACCESS_KEY, SECRET_ACCESS_KEY, None)
-    sender.set_rate(1_000_000.0)
     return sender

@@ -38,3 +38,13 @@ def test_another_secret_reads_nothing() -> None:
 
 def test_none_stays_none() -> None:
     assert Ids(CODEC).encode_optional(Kind.LIST, None) is None
+
+
+def test_the_id_of_a_mail_leads_back_to_its_stream_and_number() -> None:
+    ids = Ids(CODEC)
+    stream_id = (2968 * 8) << 32 | 7
+    text = ids.encode_email(stream_id, 2**31 - 1)
+    assert text.startswith("eml_")
+    assert ids.decode_email(text) == (stream_id, 2**31 - 1)
+    for other in ("", "eml_x", ids.encode(Kind.CONTACT, 7), CODEC.encode_id("eml", stream_id, 5, attempt=2)):
+        assert ids.decode_email(other) is None

@@ -128,9 +128,13 @@ class SendLoop:
         timings.log(shard)
 
     async def _tell_limiter(self, tokens: int, report: Report | None) -> None:
-        counts = report.counts if report else {}
-        await self._limiter.throttled(getattr(report, "throttled", 0))
-        await self._limiter.give_back(tokens - sum(n for code, n in counts.items() if code not in UNSENT))
+        if report is None:
+            await self._limiter.give_back(tokens)
+            return
+        await self._limiter.throttled(report.throttled)
+        if report.daily_quota_hit:
+            await self._limiter.day_used_up()
+        await self._limiter.give_back(tokens - sum(n for code, n in report.counts.items() if code not in UNSENT))
 
     async def _is_others_turn(self, shard: LeasedShard) -> bool:
         async with self._pool.acquire() as conn:

@@ -19,7 +19,7 @@ from mailrail.campaigns import store
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.emails import store as emails
-from mailrail.emails.accepted_log import Accepted, AcceptedLog, Ranges, ranges_of
+from mailrail.emails.accepted_log import Accepted, AcceptedLog, ranges_of
 from mailrail.emails.model import RETRYABLE, LeasedShard, Outcome, Round
 
 log = logging.getLogger(__name__)
@@ -152,10 +152,9 @@ class Rounds:
         """Adds the round to the log of accepted mail before its results are committed: should the database be lost now and
         an older state of it restored, the log still knows.
         """
-        count, unknown = (report.counts.get(outcome, 0) for outcome in (Outcome.ACCEPTED, Outcome.UNKNOWN))
-        if self._accepted_log is None or not (count or unknown):
+        accepted, unknown = (report.counts.get(outcome, 0) for outcome in (Outcome.ACCEPTED, Outcome.UNKNOWN))
+        if self._accepted_log is None or not (accepted or unknown):
             return
-        accepted = accepted_ranges(claimed, report)
         record = Accepted(
             system=self._system,
             account_id=shard.account_id,
@@ -165,8 +164,8 @@ class Rounds:
             claim_id=claimed.claim_id,
             attempt=claimed.attempt,
             claimed=ranges_of(claimed.first_seq, claimed.last_seq, claimed.seqs),
-            accepted=accepted,
-            unsure=unknown > 0 or sum(last - first + 1 for first, last in accepted) < count,
+            accepted=orjson.loads(report.accepted_ranges),
+            unsure=unknown > 0,
             at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
         try:
@@ -224,17 +223,6 @@ class Rounds:
                 if time.perf_counter() - began > patience_s:
                     raise
                 await asyncio.sleep(DATABASE_PAUSE_S)
-
-
-def accepted_ranges(claimed: Round, report: Report) -> Ranges:
-    """Whom SES accepted of a round; nobody where the core does not tell and it was not everybody."""
-    told: bytes | None = getattr(report, "accepted_ranges", None)
-    if told is not None:
-        ranges: Ranges = orjson.loads(told)
-        return ranges
-    if report.counts.get(Outcome.ACCEPTED, 0) < len(claimed):
-        return []
-    return ranges_of(claimed.first_seq, claimed.last_seq, claimed.seqs)
 
 
 def _facts(shard: LeasedShard, claimed: Round) -> dict[str, int]:

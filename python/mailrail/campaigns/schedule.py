@@ -12,29 +12,29 @@ from mailrail.campaigns.model import Campaign, SendingHeld, Status
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool, transaction
 from mailrail.errors import MailrailError
+from mailrail.wallet.model import WalletFrozen
 
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
-BATCH = 20
+# Ids alone, and so many that those which wait never hide the others.
+DUE_MAX = 10_000
 
 
 async def run_scheduler(pool: Pool, settings: Settings) -> None:
     """Until cancelled."""
     while True:
         try:
-            started = await start_due(pool, settings)
+            await start_due(pool, settings)
         except DATABASE_ERRORS as error:
             log.warning("scheduler: the database failed (%s)", type(error).__name__)
-            started = 0
-        if started < BATCH:
-            await asyncio.sleep(INTERVAL_S)
+        await asyncio.sleep(INTERVAL_S)
 
 
-async def start_due(pool: Pool, settings: Settings) -> int:
-    """Gives every schedule that is due its next status; returns how many there were. One that fails stops no other."""
+async def start_due(pool: Pool, settings: Settings) -> None:
+    """Gives every schedule that is due its next status. One that fails or has to wait stops no other."""
     async with pool.acquire() as conn:
-        due = await store.read_due_schedules(conn, BATCH)
+        due = await store.read_due_schedules(conn, DUE_MAX)
     for campaign_id, account_id in due:
         try:
             async with transaction(pool, account_id) as conn:
@@ -45,7 +45,6 @@ async def start_due(pool: Pool, settings: Settings) -> int:
             # It would come up again each second, and its error would end the worker.
             log.exception("scheduler: campaign %d is paused", campaign_id)
             await _pause_broken(pool, account_id, campaign_id)
-    return len(due)
 
 
 async def _start_or_tell(conn: Connection, account_id: int, campaign_id: int, settings: Settings) -> None:
@@ -59,8 +58,8 @@ async def _start_or_tell(conn: Connection, account_id: int, campaign_id: int, se
     try:
         async with conn.transaction():
             await service.start(conn, await accounts.get(conn, account_id), campaign, settings)
-    except SendingHeld:
-        return
+    except (SendingHeld, WalletFrozen):
+        return  # an operator looks into it, and the campaign waits
     except MailrailError as error:
         await store.set_status(conn, campaign, Status.FAILED, f"It could not start: {error}")
 

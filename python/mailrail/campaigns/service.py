@@ -48,7 +48,10 @@ SCHEDULE_AHEAD_MAX = timedelta(days=366)
 
 
 async def create(conn: Connection, account: Account, draft: CampaignDraft, settings: Settings) -> Campaign:
-    """Stores a draft. Raises TemplateInvalid, ListNotFound, ScheduleInvalid, and SenderNotVerified for a sender that may not be used."""
+    """Stores a draft.
+
+    Raises TemplateInvalid, ListNotFound, ScheduleInvalid, and SenderNotVerified for a sender that may not be used.
+    """
     if draft.list_id is not None:
         await contacts.require_list(conn, account.id, draft.list_id)
     if draft.from_email is not None:
@@ -117,7 +120,7 @@ async def start(conn: Connection, account: Account, campaign: Campaign, settings
     """Starts a campaign that the caller has locked: content and audience frozen, shards cut, money held, doorbell queued;
     all of it or nothing.
 
-    Raises SendingHeld, SenderNotVerified, NoDefaultSender, EmptyAudience, TemplateInvalid, InsufficientFunds.
+    Raises SendingHeld, SenderNotVerified, NoDefaultSender, EmptyAudience, TemplateInvalid, InsufficientFunds, WalletFrozen.
     """
     await refuse_while_held(conn)
     sender = await _choose_sender(conn, account, campaign)
@@ -203,7 +206,7 @@ async def retry(
     """Sends again to those of `states` (FAILED, UNRESOLVED) under a new hold at today's price; a completed campaign opens
     again. Consent and suppression are checked once more when the mail goes out.
 
-    Raises CampaignNotFound, CampaignStateWrong, SendingHeld, NothingToRetry, InsufficientFunds.
+    Raises CampaignNotFound, CampaignStateWrong, SendingHeld, NothingToRetry, InsufficientFunds, WalletFrozen.
     """
     campaign = await store.read_campaign(conn, account.id, campaign_id, lock=True)
     decide(Verb.RETRY, campaign.status)
@@ -227,7 +230,8 @@ async def refuse_while_held(conn: Connection) -> None:
     """Raises SendingHeld while an operator has to look at the installation first."""
     reason = await store.read_held_reason(conn)
     if reason is not None:
-        raise SendingHeld(f"Nothing is sent at the moment: {reason}. `mailrail doctor` tells the operator what to do.")
+        why = f"{reason.rstrip('.')}. `mailrail doctor` tells the operator what to do."
+        raise SendingHeld(f"Nothing is sent at the moment. {why}")
 
 
 async def progress(conn: Connection, campaign: Campaign) -> Progress:

@@ -263,17 +263,18 @@ async def set_status(conn: Connection, campaign: Campaign, status: Status, reaso
 async def set_shard_states(conn: Connection, stream_id: int, state: str) -> None:
     """Turns the shards' copies of the campaign's state to sending, paused or cancelled, in shard order; each worker's next
     claim sees it. Shards wake only with something to send.
+
+    In the caller's transaction. The locks come first: a statement that waits for one does not see the permits that were
+    written meanwhile, and would put the shard to sleep with them.
     """
+    await conn.execute("SELECT FROM shards WHERE stream_id = $1 ORDER BY shard FOR UPDATE", stream_id)
     await conn.execute(
-        """WITH ordered AS (
-             SELECT shard FROM shards WHERE stream_id = $1 AND state <> $2 ORDER BY shard FOR UPDATE
-           )
-           UPDATE shards s SET state = $2, epoch = s.epoch + 1,
+        """UPDATE shards s SET state = $2, epoch = s.epoch + 1,
              wake_at = CASE WHEN $2 <> 'sending' THEN NULL
                             WHEN s.next_seq <= s.last_seq THEN now()
                             ELSE (SELECT min(p.due_at) FROM permits p
                                   WHERE p.stream_id = $1 AND p.shard = s.shard AND p.claim_id IS NULL) END
-           FROM ordered o WHERE s.stream_id = $1 AND s.shard = o.shard""",
+           WHERE s.stream_id = $1 AND s.state <> $2""",
         stream_id,
         state,
     )

@@ -111,11 +111,23 @@ async def claim_round(conn: Connection, lease: LeasedShard, recipients: int, lea
 
     None when the lease is lost, the campaign stands still, or nothing is due.
     """
-    for statement in (_CLAIM_FIRST_ATTEMPTS, _CLAIM_PERMITS):
-        row = await conn.fetchrow(statement, lease.stream_id, lease.shard, lease.lease_id, recipients, lease_s)
-        if row is not None:
-            return Round(**row)
-    return None
+    values = (lease.stream_id, lease.shard, lease.lease_id, recipients, lease_s)
+    row = await conn.fetchrow(_CLAIM_FIRST_ATTEMPTS, *values)
+    if row is None:
+        async with conn.transaction():
+            # A proof that is being written holds this lock, and a claim that waited for it would not see it.
+            await lock_shard(conn, lease)
+            row = await conn.fetchrow(_CLAIM_PERMITS, *values)
+    return Round(**row) if row else None
+
+
+async def lock_shard(conn: Connection, lease: LeasedShard) -> None:
+    """Waits in the caller's transaction for whoever writes to the shard, so that the next statement sees what they wrote:
+    one that waits itself reads all other tables as they were before.
+    """
+    await conn.execute(
+        "SELECT FROM shards WHERE stream_id = $1 AND shard = $2 FOR UPDATE", lease.stream_id, lease.shard
+    )
 
 
 async def find_claim(conn: Connection, lease: LeasedShard, after_claim_id: int) -> Round | None:
@@ -147,6 +159,7 @@ async def find_claim(conn: Connection, lease: LeasedShard, after_claim_id: int) 
 
 async def withdraw_round(conn: Connection, lease: LeasedShard, claimed: Round, reason: str) -> None:
     """Says of a claimed round that no call of it was ever begun: its recipients may be claimed again at once."""
+    await lock_shard(conn, lease)
     await insert_result_batch(conn, lease, claimed)
     await conn.execute(
         """INSERT INTO results (stream_id, seq, attempt, outcome, error, account_id)
@@ -253,6 +266,8 @@ async def add_progress(conn: Connection, lease: LeasedShard, counts: Mapping[int
 async def permit_retries(conn: Connection, lease: LeasedShard, claimed: Round) -> None:
     """Lets those of the round that were surely not accepted try again: unwritten ones at once, the others after a
     pause that doubles up to half a minute. The jitter is the round's, so that its recipients stay together in calls.
+
+    The caller holds the shard's lock. Who was given up as unresolved meanwhile stays so: it is final, and settled.
     """
     pause_s = retry_pause_s(claimed.attempt) * random.uniform(0.5, 1.0)  # noqa: S311
     await conn.execute(
@@ -263,6 +278,8 @@ async def permit_retries(conn: Connection, lease: LeasedShard, claimed: Round) -
              FROM results r
              WHERE r.stream_id = $1 AND r.attempt = $3 AND r.outcome = ANY($5::smallint[])
                AND (r.seq BETWEEN $7 AND $8 OR r.seq = ANY($9::integer[]))
+               AND NOT EXISTS (SELECT FROM results g WHERE g.stream_id = $1 AND g.seq = r.seq AND g.attempt = $3
+                               AND g.outcome = $11)
              ON CONFLICT DO NOTHING RETURNING due_at
            )
            -- The lease may have been lost meanwhile, and the shard been put to sleep by whoever had it next.
@@ -278,6 +295,7 @@ async def permit_retries(conn: Connection, lease: LeasedShard, claimed: Round) -
         claimed.last_seq,
         claimed.seqs,
         pause_s,
+        int(Outcome.UNRESOLVED),
     )
 
 
@@ -301,18 +319,28 @@ SELECT submitted FROM released
 
 async def release_shard(conn: Connection, lease: LeasedShard) -> bool:
     """Ends the lease; True when every recipient of the shard has been handed over."""
-    return bool(await conn.fetchval(_RELEASE_SHARD, lease.stream_id, lease.shard, lease.lease_id))
+    async with conn.transaction():
+        # Else a permit that is being written would be slept through: it wakes the shard, and this puts it to sleep again.
+        await lock_shard(conn, lease)
+        return bool(await conn.fetchval(_RELEASE_SHARD, lease.stream_id, lease.shard, lease.lease_id))
 
 
 async def expire_leases(conn: Connection) -> int:
     """Ends leases whose holder fell silent, so that their open claims show as unknown; returns how many."""
     status = await conn.execute(
-        """WITH expired AS (
-             UPDATE shards SET epoch = epoch + 1, lease_id = NULL, lease_until = NULL
-             WHERE lease_id IS NOT NULL AND lease_until <= clock_timestamp() RETURNING stream_id, shard
+        # In order and without waiting for a shard: whoever pauses or cancels a campaign locks many of them, too.
+        """WITH silent AS (
+             SELECT stream_id, shard FROM shards WHERE lease_id IS NOT NULL AND lease_until <= clock_timestamp()
+             ORDER BY stream_id, shard FOR UPDATE SKIP LOCKED
+           ), expired AS (
+             UPDATE shards s SET epoch = s.epoch + 1, lease_id = NULL, lease_until = NULL
+             FROM silent t WHERE s.stream_id = t.stream_id AND s.shard = t.shard RETURNING s.stream_id, s.shard
+           ), ordered AS (
+             SELECT f.stream_id, f.shard FROM folds f JOIN expired USING (stream_id, shard)
+             ORDER BY f.stream_id, f.shard FOR UPDATE OF f
            )
-           UPDATE folds f SET due_at = least(f.due_at, now()) FROM expired e
-           WHERE f.stream_id = e.stream_id AND f.shard = e.shard"""
+           UPDATE folds f SET due_at = least(f.due_at, now()) FROM ordered o
+           WHERE f.stream_id = o.stream_id AND f.shard = o.shard"""
     )
     return int(status.rpartition(" ")[2])
 

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import random
 import time
+from collections.abc import Iterator
 
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Pool
@@ -69,7 +70,7 @@ class Limiter:
         # Whoever asks next takes them along.
         if self._returned and not self._turn.locked():
             async with self._turn:
-                with contextlib.suppress(*DATABASE_ERRORS):
+                with self._tolerating():
                     await self._ask(0)
 
     async def until_open(self) -> None:
@@ -87,25 +88,28 @@ class Limiter:
 
     async def throttled(self, recipients: int) -> None:
         """SES refused so many for their rate: it goes down, and comes back bit by bit."""
-        if recipients <= 0:
-            return
-        try:
+        if recipients > 0:
+            with self._tolerating():
+                async with self._pool.acquire() as conn:
+                    part = await store.throttled(conn, self._name, self._settings.max_send_rate, recipients)
+                log.warning("limiter: SES throttled %d recipients, down to %.2f of its rate", recipients, part or 0)
+
+    async def day_used_up(self) -> None:
+        """SES refused mail because of the daily quota, though the figures left some: nothing more before the next poll."""
+        log.warning("limiter: SES says that the daily quota is used up")
+        with self._tolerating():
             async with self._pool.acquire() as conn:
-                part = await store.throttled(conn, self._name, self._settings.max_send_rate, recipients)
-            log.warning("limiter: SES throttled %d recipients, down to %.2f of its rate", recipients, part or 0)
-        except DATABASE_ERRORS as error:
-            log.warning("limiter: the database failed (%s)", type(error).__name__)
+                await store.use_up_day(conn, self._name)
 
     def stop(self) -> None:
         """Ends all waiting of campaigns."""
         self._stopped.set()
 
     async def _ask(self, most: int) -> store.Grant:
-        returned = self._returned
+        # If the answer is lost they are lost with it, rather than back twice.
+        returned, self._returned = self._returned, 0
         async with self._pool.acquire() as conn:
             asked = await store.grant(conn, self._name, self._settings.max_send_rate, most, returned)
-        # After the statement: if it failed they are still here.
-        self._returned -= returned
         if asked.limits.is_open != self._is_open:
             self._is_open = asked.limits.is_open
             log.info("limiter: campaigns %s (%s)", "go on" if self._is_open else "wait", asked.limits)
@@ -134,10 +138,8 @@ class Limiter:
     async def follow(self) -> None:
         """Keeps the figures at what SES says, until cancelled: one poll for all processes, by whoever is first."""
         while True:
-            try:
+            with self._tolerating():
                 await self._poll_if_due()
-            except DATABASE_ERRORS as error:
-                log.warning("limiter: the database failed (%s)", type(error).__name__)
             await asyncio.sleep(POLL_RETRY_S * random.uniform(0.9, 1.1))  # noqa: S311
 
     async def _poll_if_due(self) -> None:
@@ -155,6 +157,14 @@ class Limiter:
             return
         async with self._pool.acquire() as conn:
             await store.end_poll(conn, self._name, account, granted)
+
+    @contextlib.contextmanager
+    def _tolerating(self) -> Iterator[None]:
+        """What is lost with the database makes the pace a little less exact, no more."""
+        try:
+            yield
+        except DATABASE_ERRORS as error:
+            log.warning("limiter: the database failed (%s)", type(error).__name__)
 
 
 def name_of(settings: Settings) -> str:

@@ -113,6 +113,16 @@ async def throttled(conn: Connection, name: str, rate: float | None, recipients:
     return factor
 
 
+async def use_up_day(conn: Connection, name: str) -> None:
+    """Nothing is left of the day, whatever the last poll said; the next one tells again."""
+    await conn.execute(
+        """UPDATE send_limits SET sent_last_24_hours =
+             greatest(sent_last_24_hours, max_24_hour_send - (granted - granted_at_poll))
+           WHERE name = $1""",
+        name,
+    )
+
+
 async def add(conn: Connection, name: str) -> None:
     """The row, if there is none yet; its first poll is due at once."""
     await conn.execute("INSERT INTO send_limits (name) VALUES ($1) ON CONFLICT DO NOTHING", name)

@@ -76,7 +76,7 @@ TYPES: dict[int, str] = {
 }
 RETRY_AFTER_S = "5"
 
-# The database cannot be reached or is going down: it passes.
+# The database cannot be reached, is going down or undid the work: it passes.
 DATABASE_AWAY = (
     OSError,
     TimeoutError,
@@ -84,6 +84,8 @@ DATABASE_AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    # Two transactions in each other's way: this one was undone and may come again.
+    asyncpg.TransactionRollbackError,
 )
 
 

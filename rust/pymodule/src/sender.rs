@@ -37,7 +37,7 @@ impl Lease {
     }
 }
 
-/// Connections, credentials and pace of one process.
+/// Connections and credentials of one process.
 #[pyclass(frozen, module = "mailrail._core")]
 pub struct Sender {
     core: Arc<mailrail_core::ses::Sender>,
@@ -63,10 +63,6 @@ impl Sender {
         self.core.set_credentials(credentials).map_err(|error| raised(py, error))
     }
 
-    fn set_rate(&self, py: Python<'_>, recipients_per_second: f64) -> PyResult<()> {
-        self.core.set_rate(recipients_per_second).map_err(|error| raised(py, error))
-    }
-
     fn submit<'py>(
         &self,
         py: Python<'py>,
@@ -89,6 +85,9 @@ impl Sender {
 pub struct Report {
     outcomes: Py<PyBytes>,
     counts: BTreeMap<i16, u64>,
+    throttled: u64,
+    daily_quota_hit: bool,
+    accepted_ranges: Py<PyBytes>,
     slots_recipients: u64,
     simple_recipients: u64,
     calls: u64,
@@ -102,6 +101,9 @@ impl Report {
         Self {
             outcomes: PyBytes::new(py, &report.outcomes).unbind(),
             counts: report.counts,
+            throttled: report.throttled,
+            daily_quota_hit: report.daily_quota_hit,
+            accepted_ranges: PyBytes::new(py, &report.accepted_ranges).unbind(),
             slots_recipients: report.slots_recipients,
             simple_recipients: report.simple_recipients,
             calls: report.calls,

@@ -9,7 +9,7 @@ use crate::events;
 use crate::quota::Exceeded;
 use crate::request::{Destination, TemplateUse, Text};
 use crate::rules::{self, DestinationError, Recipients};
-use crate::send::too_fast;
+use crate::send::{server_error, too_fast};
 use crate::state::{State, lock};
 use crate::stats::{CallCount, Mode, Operation};
 use crate::store::{Call, Content, Mail};
@@ -118,8 +118,8 @@ pub struct Acceptable<'a> {
     pub rendered_bytes: usize,
 }
 
-/// Keeps, counts and publishes a call.
-pub fn accept(state: &State, acceptable: Acceptable) -> Arc<Call> {
+/// Keeps, counts and publishes a call. The error is ours: the accept log could not be written, and nothing is accepted.
+pub fn accept(state: &State, acceptable: Acceptable) -> Result<Arc<Call>, ApiError> {
     let (recipients, _) = acceptable.envelopes.recipients();
     let Acceptable { sender, envelopes, .. } = acceptable;
     let count = CallCount {
@@ -142,10 +142,10 @@ pub fn accept(state: &State, acceptable: Acceptable) -> Arc<Call> {
         mails: envelopes.mails.into(),
         text: envelopes.text.into(),
     };
-    let call = lock(&state.store).accept(call, acceptable.content);
+    let call = lock(&state.store).accept(call, acceptable.content).map_err(|_| server_error())?;
     lock(&state.stats).accepted(&count);
     events::publish(state, &call);
-    call
+    Ok(call)
 }
 
 /// Debits the quotas for a whole call.

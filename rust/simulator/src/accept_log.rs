@@ -4,6 +4,13 @@
 //! the work of comparing is done by whoever asks.
 
 use std::collections::{HashMap, VecDeque};
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::store::message_id;
 
 /// Bytes per block.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -36,6 +43,27 @@ pub struct Accepted<'a> {
     pub tag: &'a str,
 }
 
+impl Accepted<'_> {
+    /// As everybody reads it; `instance` is the simulator's own number.
+    pub fn describe(&self, instance: u64) -> Value {
+        json!({
+            "number": self.number,
+            "message_id": message_id(instance, self.number, self.at_ms),
+            "to": self.to.lines().collect::<Vec<_>>(),
+            "id": self.mail_id,
+            "tag": self.tag,
+            "at": clock::iso(self.at_ms),
+        })
+    }
+}
+
+/// Opens the file that outlives the simulator, if there shall be one. The error is a sentence.
+pub fn open(path: Option<&Path>) -> Result<Option<File>, String> {
+    let Some(path) = path else { return Ok(None) };
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.map(Some).map_err(|error| format!("cannot open the accept log {}: {error}", path.display()))
+}
+
 impl AcceptLog {
     /// An empty log that forgets its oldest mails beyond `max_bytes`.
     pub fn new(max_bytes: usize) -> AcceptLog {
@@ -52,8 +80,10 @@ impl AcceptLog {
         self.is_complete
     }
 
-    /// Adds a mail and gives its number.
-    pub fn push(&mut self, at_ms: u64, to: &str, mail_id: &str, tag: &str) -> u64 {
+    /// Adds a mail, which must have the next number.
+    pub fn push(&mut self, accepted: &Accepted) {
+        debug_assert_eq!(accepted.number, self.next, "mails are numbered without gaps");
+        let Accepted { at_ms, to, mail_id, tag, .. } = *accepted;
         let parts = [to, mail_id, tag].map(|part| &part.as_bytes()[..part.len().min(usize::from(u16::MAX))]);
         let needed = 8 + parts.iter().map(|part| 2 + part.len()).sum::<usize>();
         let is_full = self.blocks.back().is_none_or(|block| block.bytes.len() + needed > BLOCK_BYTES);
@@ -68,7 +98,6 @@ impl AcceptLog {
             }
         }
         self.next += 1;
-        self.next - 1
     }
 
     fn start_block(&mut self) {
@@ -149,11 +178,16 @@ impl<'a> Iterator for Records<'a> {
 mod tests {
     use super::*;
 
+    fn push(log: &mut AcceptLog, at_ms: u64, to: &str, mail_id: &str, tag: &str) {
+        let number = log.next_number();
+        log.push(&Accepted { number, at_ms, to, mail_id, tag });
+    }
+
     #[test]
     fn mails_are_read_back_in_order_and_from_a_number() {
         let mut log = AcceptLog::new(1 << 30);
         for n in 0..40_000 {
-            assert_eq!(log.push(1000 + n, &format!("a{n}@b.co\n"), &format!("eml_{n}"), "t"), n);
+            push(&mut log, 1000 + n, &format!("a{n}@b.co\n"), &format!("eml_{n}"), "t");
         }
         assert!(log.blocks.len() > 1 && log.is_complete());
         assert_eq!(log.since(0).count(), 40_000);
@@ -166,10 +200,10 @@ mod tests {
     #[test]
     fn the_same_id_twice_is_a_duplicate() {
         let mut log = AcceptLog::new(1 << 30);
-        log.push(1, "a@b.co\n", "eml_1", "t1");
-        log.push(2, "b@b.co\n", "", "");
-        log.push(3, "c@b.co\n", "eml_2", "t2");
-        log.push(4, "a@b.co\n", "eml_1", "t3");
+        push(&mut log, 1, "a@b.co\n", "eml_1", "t1");
+        push(&mut log, 2, "b@b.co\n", "", "");
+        push(&mut log, 3, "c@b.co\n", "eml_2", "t2");
+        push(&mut log, 4, "a@b.co\n", "eml_1", "t3");
         let (groups, without_id) = log.duplicates();
         assert_eq!(without_id, 1);
         assert_eq!(groups.len(), 1);
@@ -180,7 +214,7 @@ mod tests {
     fn the_oldest_are_forgotten_beyond_the_limit() {
         let mut log = AcceptLog::new(2 * BLOCK_BYTES);
         for _ in 0..100_000 {
-            log.push(1, "someone@example.com\n", "eml_aaaaaaaaaaaaaaaaaaaaaaaaaa", "");
+            push(&mut log, 1, "someone@example.com\n", "eml_aaaaaaaaaaaaaaaaaaaaaaaaaa", "");
         }
         assert!(!log.is_complete());
         assert!(log.blocks.len() <= 2);

@@ -4,10 +4,9 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::api::{Answer, parameter, plain};
-use crate::clock;
 use crate::faults::{FaultDraw, Faults};
 use crate::state::{State, lock};
-use crate::store::{Store, message_id};
+use crate::store::Store;
 
 /// How many mails one answer holds unless told.
 const DEFAULT_LIMIT: usize = 100;
@@ -30,6 +29,11 @@ pub fn answer(state: &State, method: &Method, path: &str, query: &str, body: &[u
         ("GET", "/_simulator/stats") => ok(lock(&state.stats).describe(state.events.describe())),
         ("GET", "/_simulator/faults") => ok(json!(lock(&state.faults).menu)),
         ("PUT", "/_simulator/faults") => set_faults(state, body),
+        ("GET", "/_simulator/account") => ok(json!(state.account())),
+        ("PUT", "/_simulator/account") => match state.change_account(body) {
+            Ok(account) => ok(json!(account)),
+            Err(reason) => problem(StatusCode::BAD_REQUEST, &reason),
+        },
         ("POST", "/_simulator/reset") => {
             state.reset();
             ok(json!({}))
@@ -54,7 +58,7 @@ fn accepted(state: &State, query: &str) -> Answer {
     };
     let store = lock(&state.store);
     let mails: Vec<Value> =
-        store.log.since(from as u64).take(limit).map(|accepted| line(&accepted, state.instance)).collect();
+        store.log.since(from as u64).take(limit).map(|accepted| accepted.describe(state.instance)).collect();
     ok(json!({"total": store.log.next_number(), "complete": store.log.is_complete(), "mails": mails}))
 }
 
@@ -65,7 +69,7 @@ fn duplicates(store: &Store, instance: u64) -> Value {
         .take(MAX_GROUPS)
         .map(|group| {
             let first = group.iter().take(MAX_GROUP_MAILS);
-            let mails: Vec<Value> = first.map(|accepted| line(accepted, instance)).collect();
+            let mails: Vec<Value> = first.map(|accepted| accepted.describe(instance)).collect();
             json!({"id": group[0].mail_id, "count": group.len(), "mails": mails})
         })
         .collect();
@@ -75,17 +79,6 @@ fn duplicates(store: &Store, instance: u64) -> Value {
         "without_id": without_id,
         "count": groups.len(),
         "duplicates": shown,
-    })
-}
-
-fn line(accepted: &crate::accept_log::Accepted, instance: u64) -> Value {
-    json!({
-        "number": accepted.number,
-        "message_id": message_id(instance, accepted.number, accepted.at_ms),
-        "to": accepted.to.lines().collect::<Vec<_>>(),
-        "id": accepted.mail_id,
-        "tag": accepted.tag,
-        "at": clock::iso(accepted.at_ms),
     })
 }
 

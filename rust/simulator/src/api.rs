@@ -18,7 +18,7 @@ use crate::identities::Identity;
 use crate::request::CreateIdentity;
 use crate::rules::MAX_REQUEST_BYTES;
 use crate::send::{self, Ending};
-use crate::sigv4::{Signed, decode};
+use crate::sigv4::{self, Signed, decode};
 use crate::sns;
 use crate::state::{State, lock};
 use crate::stats::Operation;
@@ -56,8 +56,10 @@ pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Result<An
         return Ok(answer);
     }
     let signed = Signed { method: head.method.as_str(), path, query, headers: &head.headers, body: &body };
-    let check_skew = lock(&state.faults).menu.skew_check;
-    if let Err(error) = state.verifier.verify(&signed, clock::now_ms(), check_skew) {
+    if let Err(error) = state.verifier.verify(&signed, clock::now_ms(), state.signature_max_age_ms()) {
+        if error.kind == sigv4::WRONG_TIME {
+            lock(&state.stats).refused_for_age();
+        }
         return Ok(error_answer(state, &error));
     }
     let ending = match (head.method.as_str(), path) {
@@ -165,17 +167,18 @@ pub fn parameter(query: &str, name: &str) -> Option<String> {
 }
 
 fn account(state: &State) -> String {
+    let granted = state.account();
     let sent = lock(&state.quota).sent_last_24_hours(clock::now_ms());
     json!({
         "DedicatedIpAutoWarmupEnabled": false,
         "EnforcementStatus": "HEALTHY",
         "ProductionAccessEnabled": true,
         "SendQuota": {
-            "Max24HourSend": state.options.max_24_hour_send,
-            "MaxSendRate": state.options.max_send_rate,
+            "Max24HourSend": granted.max_24_hour_send,
+            "MaxSendRate": granted.max_send_rate,
             "SentLast24Hours": sent as f64,
         },
-        "SendingEnabled": true,
+        "SendingEnabled": granted.sending_enabled,
         "SuppressionAttributes": {"SuppressedReasons": ["BOUNCE", "COMPLAINT"]},
     })
     .to_string()

@@ -17,6 +17,9 @@ use crate::stats::{Mode, Operation};
 use crate::store::{Call, Content, message_id};
 use crate::template::{DataError, Template, merge};
 
+/// The status of an entry beyond the rate.
+const ACCOUNT_THROTTLED: &str = "ACCOUNT_THROTTLED";
+
 /// The status and reason of an entry that was not accepted.
 type EntryRefusal = (&'static str, String);
 
@@ -69,7 +72,7 @@ pub fn send_bulk(state: &State, body: &[u8]) -> Result<String, ApiError> {
             request_bytes: body.len(),
             rendered_bytes,
         },
-    );
+    )?;
     Ok(bulk_answer(state, &call, &results))
 }
 
@@ -93,6 +96,9 @@ fn bulk_answer(state: &State, call: &Call, results: &[Result<(), EntryRefusal>])
                 write!(out, "{}", json!({"Status": status, "Error": error}))
             }
         };
+    }
+    if results.iter().any(|result| matches!(result, Err((ACCOUNT_THROTTLED, _)))) {
+        lock(&state.stats).throttled_call();
     }
     out.push_str("]}");
     out
@@ -180,7 +186,7 @@ impl Bulk<'_> {
         }
         let taken = lock(&self.state.quota).take(recipients.all.into(), recipients.counted.into(), clock::now_ms());
         taken.map_err(|exceeded| match exceeded {
-            Exceeded::Rate => ("ACCOUNT_THROTTLED", "Maximum sending rate exceeded.".to_owned()),
+            Exceeded::Rate => (ACCOUNT_THROTTLED, "Maximum sending rate exceeded.".to_owned()),
             Exceeded::Daily => ("ACCOUNT_DAILY_QUOTA_EXCEEDED", "Daily message quota exceeded.".to_owned()),
         })
     }

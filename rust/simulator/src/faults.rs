@@ -34,6 +34,8 @@ pub struct Faults {
     pub reorder_events: f64,
     /// Off lets signatures of any age pass.
     pub skew_check: bool,
+    /// How far a signature's time may be from ours, in milliseconds, instead of what the options say.
+    pub signature_max_age_ms: Option<u64>,
     /// Where chance begins; the same seed and the same calls give the same faults.
     pub seed: u64,
 }
@@ -54,6 +56,7 @@ impl Default for Faults {
             duplicate_events: 0.0,
             reorder_events: 0.0,
             skew_check: true,
+            signature_max_age_ms: None,
             seed: 0,
         }
     }

@@ -6,6 +6,7 @@
 
 mod accept;
 mod accept_log;
+mod account;
 mod address;
 mod admin;
 mod api;

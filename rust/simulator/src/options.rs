@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::account;
+
 /// The settings of one simulator. Unknown members are an error, so that a typing mistake cannot pass.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -34,6 +36,9 @@ pub struct Options {
     pub throttle: Throttle,
     /// Verified addresses and domains; `*` means any. Default `["*"]`.
     pub verified_identities: Vec<String>,
+    /// How far a signature's time may be from ours, in milliseconds, until the faults say otherwise. Default 300,000, as
+    /// Amazon documents it.
+    pub signature_max_age_ms: u64,
     /// Milliseconds until a created identity is verified. Default 0.
     pub verification_delay_ms: u64,
     /// Names of the configuration sets that exist. Default `["mailrail"]`.
@@ -50,6 +55,9 @@ pub struct Options {
     pub retain_bytes: usize,
     /// The most bytes of the log of accepted mails; the oldest go first. Default 1 GiB, about ten million mails.
     pub accept_log_bytes: usize,
+    /// A file to which every accepted mail is appended as a line of JSON before its call is answered. A reset starts the
+    /// numbers in it anew. Default none.
+    pub accept_log_file: Option<PathBuf>,
     /// Whether a lone `}}` in an inline template passes. Amazon documents nothing, so the default is to refuse it.
     pub allow_lone_closing_braces: bool,
     /// Connections that stay silent this long are closed, in milliseconds. Default 60,000, as Amazon does.
@@ -100,6 +108,7 @@ impl Default for Options {
             max_24_hour_send: -1.0,
             throttle: Throttle::Call,
             verified_identities: vec!["*".into()],
+            signature_max_age_ms: 300_000,
             verification_delay_ms: 0,
             configuration_sets: vec!["mailrail".into()],
             events_url: None,
@@ -113,6 +122,7 @@ impl Default for Options {
             retain_messages: 50_000,
             retain_bytes: 256 << 20,
             accept_log_bytes: 1 << 30,
+            accept_log_file: None,
             allow_lone_closing_braces: false,
             idle_timeout_ms: 60_000,
             threads: 1,
@@ -130,12 +140,10 @@ impl Options {
     }
 
     fn check(&self) -> Result<(), String> {
-        let problem = if self.max_send_rate.is_nan() || self.max_send_rate <= 0.0 {
-            "max_send_rate must be above 0"
+        let problem = if let Some(problem) = account::problem_of(self.max_send_rate, self.max_24_hour_send) {
+            problem
         } else if self.burst_seconds.is_nan() || self.burst_seconds <= 0.0 {
             "burst_seconds must be above 0"
-        } else if self.max_24_hour_send != -1.0 && self.max_24_hour_send.is_nan() || self.max_24_hour_send < -1.0 {
-            "max_24_hour_send must be -1 or at least 0"
         } else if self.account_id.len() != 12 || !self.account_id.bytes().all(|b| b.is_ascii_digit()) {
             "account_id must have twelve digits"
         } else if !self.topic_arn.starts_with("arn:aws") {

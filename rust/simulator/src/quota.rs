@@ -32,6 +32,14 @@ impl Quota {
         Quota { rate, burst, daily, tokens: burst, refilled_ms: 0, minutes: VecDeque::new(), sent: 0 }
     }
 
+    /// Other grants from now on; what was sent stays sent.
+    pub fn grant(&mut self, rate: f64, burst_seconds: f64, daily: f64, now_ms: u64) {
+        self.refill(now_ms);
+        (self.rate, self.daily) = (rate, daily);
+        self.burst = (rate * burst_seconds).max(1.0);
+        self.tokens = self.tokens.min(self.burst);
+    }
+
     /// Takes `recipients`, of which `counted` (all but the mailbox simulator's) debit the day. All or nothing.
     pub fn take(&mut self, recipients: u64, counted: u64, now_ms: u64) -> Result<(), Exceeded> {
         self.refill(now_ms);
@@ -92,6 +100,19 @@ mod tests {
         assert_eq!(quota.take(1, 1, 1_000_500), Err(Exceeded::Rate));
         assert_eq!(quota.take(11, 11, 9_000_000), Err(Exceeded::Rate), "more than a burst never passes");
         assert_eq!(quota.take(10, 10, 9_000_000), Ok(()));
+    }
+
+    #[test]
+    fn a_new_grant_holds_at_once_and_forgets_nothing() {
+        let mut quota = Quota::new(10.0, 1.0, -1.0);
+        assert_eq!(quota.take(10, 10, 1_000_000), Ok(()));
+        quota.grant(100.0, 1.0, 30.0, 1_000_000);
+        assert_eq!(quota.take(1, 1, 1_000_000), Err(Exceeded::Rate));
+        assert_eq!(quota.take(20, 20, 1_000_200), Ok(()));
+        assert_eq!(quota.take(1, 1, 1_001_000), Err(Exceeded::Daily));
+        quota.grant(5.0, 1.0, -1.0, 2_000_000);
+        assert_eq!(quota.take(6, 6, 2_000_000), Err(Exceeded::Rate));
+        assert_eq!(quota.take(5, 5, 2_000_000), Ok(()));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub fn send_raw(state: &State, request: &SendRequest, raw: &Raw, request_bytes: 
     }
     let envelopes = raw_envelope(request, &headers)?;
     debit(state, &envelopes)?;
-    Ok(accept(
+    accept(
         state,
         Acceptable {
             operation: Operation::SendEmail,
@@ -54,7 +54,7 @@ pub fn send_raw(state: &State, request: &SendRequest, raw: &Raw, request_bytes: 
             content: Content::Raw(message.into()),
             request_bytes,
         },
-    ))
+    )
 }
 
 /// Recipients come from the destination, or else from the message's own headers; tags from both places.

@@ -23,6 +23,7 @@ pub enum Ending {
 
 /// Handles a send, with the faults that are switched on.
 pub async fn send(state: &State, operation: Operation, body: &[u8]) -> Ending {
+    lock(&state.stats).send_call();
     let (latency_ms, before) = {
         let mut faults = lock(&state.faults);
         (faults.menu.latency_ms, faults.before())
@@ -34,11 +35,15 @@ pub async fn send(state: &State, operation: Operation, body: &[u8]) -> Ending {
         return spoil_before(state, fault);
     }
     let accepted = match operation {
+        _ if !state.account().sending_enabled => Err(paused()),
         Operation::SendEmail => send_one(state, body),
         Operation::SendBulkEmail => send_bulk(state, body),
     };
     // A refused call accepted nothing, so there is nothing to spoil "after".
     let after = if accepted.is_ok() { lock(&state.faults).after() } else { None };
+    if matches!(&accepted, Err(error) if error.status == 429) {
+        lock(&state.stats).throttled_call();
+    }
     match after {
         Some(fault) => spoil_after(state, fault),
         None => Ending::Answer(accepted),
@@ -51,7 +56,11 @@ fn spoil_before(state: &State, fault: Before) -> Ending {
         Before::ServerError => ("server_error_before", Ending::Answer(Err(server_error()))),
         Before::Drop => ("drop_request", Ending::Close),
     };
-    lock(&state.stats).fault(name);
+    let mut stats = lock(&state.stats);
+    stats.fault(name);
+    if fault == Before::Throttle {
+        stats.throttled_call();
+    }
     ending
 }
 
@@ -65,12 +74,17 @@ fn spoil_after(state: &State, fault: After) -> Ending {
     ending
 }
 
+fn paused() -> ApiError {
+    ApiError::new(400, "SendingPausedException", "Email sending is disabled for the account.")
+}
+
 /// 429: more recipients per second than granted.
 pub fn too_fast() -> ApiError {
     ApiError::new(429, "TooManyRequestsException", "Maximum sending rate exceeded.")
 }
 
-fn server_error() -> ApiError {
+/// 500: something is wrong on our side.
+pub fn server_error() -> ApiError {
     ApiError::new(500, "InternalServiceErrorException", "Internal failure. Please try again later.")
 }
 

@@ -50,7 +50,7 @@ impl Simulator {
         let listener = runtime.block_on(bind(&options))?;
         let port = listener.local_addr().map_err(|error| error.to_string())?.port();
         let topic = Topic::new(&options.topic_arn, base_url(&options.host, port), certificates.sns);
-        let state = Arc::new(State::new(options, topic));
+        let state = Arc::new(State::new(options, topic)?);
         let (stop, stopped) = watch::channel(false);
         let pump = match events_url {
             Some(url) => Some(pump::start(state.clone(), url, stopped)?),

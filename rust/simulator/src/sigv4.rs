@@ -9,8 +9,8 @@ use http::HeaderMap;
 use crate::clock;
 use crate::error::ApiError;
 
-/// How far a signature's time may be from ours, as AWS documents it.
-const SKEW_MS: u64 = 5 * 60 * 1000;
+/// The refusal of a signature whose time is too far from ours.
+pub const WRONG_TIME: &str = "InvalidSignatureException";
 /// SES signs as `ses`, although its hosts are called `email`.
 const SERVICE: &str = "ses";
 
@@ -58,16 +58,16 @@ impl Verifier {
         }
     }
 
-    /// Accepts or refuses a request. `check_skew` off lets old signatures pass, which is a fault to test others with.
-    pub fn verify(&self, signed: &Signed, now_ms: u64, check_skew: bool) -> Result<(), ApiError> {
+    /// Accepts or refuses a request. No `max_age_ms` lets old signatures pass, which is a fault to test others with.
+    pub fn verify(&self, signed: &Signed, now_ms: u64, max_age_ms: Option<u64>) -> Result<(), ApiError> {
         let authorization = parse(signed.headers)?;
         let time = header(signed.headers, "x-amz-date").ok_or_else(|| {
             incomplete("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.")
         })?;
         self.check_credential(&authorization, signed.headers)?;
         self.check_scope(&authorization, time)?;
-        if check_skew {
-            check_time(time, now_ms)?;
+        if let Some(max_age_ms) = max_age_ms {
+            check_time(time, now_ms, max_age_ms)?;
         }
         check_signed_headers(&authorization, signed.headers)?;
         self.check_signature(&authorization, time, signed)
@@ -160,19 +160,25 @@ fn parse(headers: &HeaderMap) -> Result<Authorization<'_>, ApiError> {
     Ok(Authorization { access_key, date, scope, signed_headers, signature })
 }
 
-fn check_time(time: &str, now_ms: u64) -> Result<(), ApiError> {
+/// `x-amz-date` has whole seconds, so a signature may be up to 999 ms younger than it says and gets the benefit of that:
+/// what is younger than `max_age_ms` surely passes, what is older than `max_age_ms` and a second is surely refused.
+fn check_time(time: &str, now_ms: u64, max_age_ms: u64) -> Result<(), ApiError> {
     let signed_ms = clock::parse_basic(time).ok_or_else(|| incomplete("Date must be in ISO-8601 'basic format'."))?;
     let now = clock::basic(now_ms);
-    let problem = if signed_ms + SKEW_MS < now_ms {
-        let limit = clock::basic(now_ms - SKEW_MS);
-        format!("Signature expired: {time} is now earlier than {limit} ({now} - 5 min.)")
-    } else if signed_ms > now_ms + SKEW_MS {
-        let limit = clock::basic(now_ms + SKEW_MS);
-        format!("Signature not yet current: {time} is still later than {limit} ({now} + 5 min.)")
+    let allowed = match max_age_ms {
+        minutes if minutes % 60_000 == 0 => format!("{} min.", minutes / 60_000),
+        milliseconds => format!("{milliseconds} ms"),
+    };
+    let problem = if signed_ms.saturating_add(999).saturating_add(max_age_ms) < now_ms {
+        let limit = clock::basic(now_ms - max_age_ms);
+        format!("Signature expired: {time} is now earlier than {limit} ({now} - {allowed})")
+    } else if signed_ms > now_ms.saturating_add(max_age_ms) {
+        let limit = clock::basic(now_ms + max_age_ms);
+        format!("Signature not yet current: {time} is still later than {limit} ({now} + {allowed})")
     } else {
         return Ok(());
     };
-    Err(ApiError::new(403, "InvalidSignatureException", problem))
+    Err(ApiError::new(403, WRONG_TIME, problem))
 }
 
 /// `host` and every `x-amz-*` header must be covered, or someone on the way could change them.
@@ -309,7 +315,7 @@ mod tests {
 
     fn check(headers: &HeaderMap, body: &[u8], now: &str, check_skew: bool) -> Result<(), ApiError> {
         let signed = Signed { method: "POST", path: "/v2/email/outbound-bulk-emails", query: "", headers, body };
-        verifier().verify(&signed, clock::parse_basic(now).unwrap(), check_skew)
+        verifier().verify(&signed, clock::parse_basic(now).unwrap(), check_skew.then_some(300_000))
     }
 
     /// The vector was made by botocore.
@@ -337,6 +343,17 @@ mod tests {
         assert_eq!(check(&sent, BODY, "20260102T025905Z", true), Ok(()));
         assert!(check(&sent, BODY, "20260102T025904Z", true).unwrap_err().message.contains("not yet current"));
         assert_eq!(check(&sent, BODY, "20270101T000000Z", false), Ok(()));
+    }
+
+    #[test]
+    fn a_signature_is_given_its_whole_second_and_no_more() {
+        let signed_ms = clock::parse_basic("20260102T030405Z").unwrap();
+        // Made at the end of its second it is not yet older than 2000 ms, and after that it is, whenever it was made.
+        assert_eq!(check_time("20260102T030405Z", signed_ms + 2_999, 2_000), Ok(()));
+        let late = check_time("20260102T030405Z", signed_ms + 3_000, 2_000).unwrap_err();
+        assert!(late.message.ends_with("(20260102T030408Z - 2000 ms)"), "{}", late.message);
+        assert_eq!(check_time("20260102T030405Z", signed_ms - 2_000, 2_000), Ok(()));
+        assert!(check_time("20260102T030405Z", signed_ms - 2_001, 2_000).is_err());
     }
 
     #[test]

@@ -96,7 +96,7 @@ fn send_simple(
     let sender = sender_of(state, request)?;
     let envelopes = envelope(request.destination.as_ref(), simple.headers.as_deref(), request.email_tags.as_deref())?;
     debit(state, &envelopes)?;
-    Ok(accept(
+    accept(
         state,
         Acceptable {
             operation: Operation::SendEmail,
@@ -108,7 +108,7 @@ fn send_simple(
             request_bytes,
             rendered_bytes,
         },
-    ))
+    )
 }
 
 /// Text in its character set. Without one SES sends 7-bit ASCII, and everything else is lost.
@@ -155,7 +155,7 @@ fn send_template(
         Err(DataError::Malformed) => return Err(invalid_data()),
     };
     debit(state, &envelopes)?;
-    Ok(accept(
+    accept(
         state,
         Acceptable {
             operation: Operation::SendEmail,
@@ -167,5 +167,5 @@ fn send_template(
             request_bytes,
             rendered_bytes,
         },
-    ))
+    )
 }

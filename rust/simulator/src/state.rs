@@ -1,7 +1,11 @@
 //! Everything one simulator knows, shared by its connections and its event pump.
 
+use std::fs::File;
 use std::sync::{Mutex, MutexGuard};
 
+use crate::accept_log;
+use crate::account::Account;
+use crate::clock;
 use crate::faults::{FaultDraw, Faults};
 use crate::identities::Identities;
 use crate::options::Options;
@@ -23,6 +27,7 @@ pub struct State {
     pub topic: Topic,
     pub events: EventQueue,
     pub store: Mutex<Store>,
+    account: Mutex<Account>,
     pub quota: Mutex<Quota>,
     pub faults: Mutex<FaultDraw>,
     pub identities: Mutex<Identities>,
@@ -31,10 +36,10 @@ pub struct State {
 }
 
 impl State {
-    /// The state at the start.
-    pub fn new(options: Options, topic: Topic) -> State {
+    /// The state at the start. The error is a sentence: the file of the accept log cannot be opened.
+    pub fn new(options: Options, topic: Topic) -> Result<State, String> {
         let instance = u64::from_le_bytes(random::unguessable());
-        State {
+        Ok(State {
             instance,
             verifier: Verifier::new(
                 &options.access_key,
@@ -44,19 +49,45 @@ impl State {
             ),
             topic,
             events: EventQueue::default(),
-            store: Mutex::new(empty_store(&options, instance)),
+            store: Mutex::new(empty_store(&options, instance, accept_log::open(options.accept_log_file.as_deref())?)),
+            account: Mutex::new(first_account(&options)),
             quota: Mutex::new(full_quota(&options)),
             faults: Mutex::new(FaultDraw::new(Faults::default())),
             identities: Mutex::new(first_identities(&options)),
             stats: Mutex::new(Stats::default()),
             templates: Mutex::new(TemplateCache::default()),
             options,
-        }
+        })
+    }
+
+    /// What the account may do now.
+    pub fn account(&self) -> Account {
+        *lock(&self.account)
+    }
+
+    /// Changes what the account may do from now on. The error is a sentence.
+    pub fn change_account(&self, json: &[u8]) -> Result<Account, String> {
+        let mut account = lock(&self.account);
+        *account = account.changed(json)?;
+        let Account { max_send_rate, max_24_hour_send, .. } = *account;
+        lock(&self.quota).grant(max_send_rate, self.options.burst_seconds, max_24_hour_send, clock::now_ms());
+        Ok(*account)
+    }
+
+    /// How far a signature's time may be from ours, if that matters.
+    pub fn signature_max_age_ms(&self) -> Option<u64> {
+        let faults = lock(&self.faults);
+        let max_age_ms = faults.menu.signature_max_age_ms.unwrap_or(self.options.signature_max_age_ms);
+        faults.menu.skew_check.then_some(max_age_ms)
     }
 
     /// Back to the start, except that a confirmed subscription stays confirmed.
     pub fn reset(&self) {
-        *lock(&self.store) = empty_store(&self.options, self.instance);
+        let mut store = lock(&self.store);
+        let file = store.log_file.take();
+        *store = empty_store(&self.options, self.instance, file);
+        drop(store);
+        *lock(&self.account) = first_account(&self.options);
         *lock(&self.quota) = full_quota(&self.options);
         *lock(&self.faults) = FaultDraw::new(Faults::default());
         *lock(&self.identities) = first_identities(&self.options);
@@ -65,8 +96,15 @@ impl State {
     }
 }
 
-fn empty_store(options: &Options, instance: u64) -> Store {
-    Store::new(instance, options.retain_messages, options.retain_bytes, options.accept_log_bytes)
+fn empty_store(options: &Options, instance: u64, log_file: Option<File>) -> Store {
+    let mut store = Store::new(instance, options.retain_messages, options.retain_bytes, options.accept_log_bytes);
+    store.log_file = log_file;
+    store
+}
+
+fn first_account(options: &Options) -> Account {
+    let Options { max_send_rate, max_24_hour_send, .. } = *options;
+    Account { max_send_rate, max_24_hour_send, sending_enabled: true }
 }
 
 fn full_quota(options: &Options) -> Quota {

@@ -66,12 +66,30 @@ struct Line {
 #[derive(Default)]
 pub struct Stats {
     lines: BTreeMap<(Operation, Mode), Line>,
+    send_calls: u64,
+    throttled_calls: u64,
+    refused_for_age: u64,
     rejected_calls: BTreeMap<&'static str, u64>,
     rejected_entries: BTreeMap<&'static str, u64>,
     faults: BTreeMap<&'static str, u64>,
 }
 
 impl Stats {
+    /// Counts a genuine call of a sending operation, whatever becomes of it.
+    pub fn send_call(&mut self) {
+        self.send_calls += 1;
+    }
+
+    /// Counts a sending call refused with 429, or with an entry that was over the rate.
+    pub fn throttled_call(&mut self) {
+        self.throttled_calls += 1;
+    }
+
+    /// Counts a call of any operation whose signature's time was too far from ours.
+    pub fn refused_for_age(&mut self) {
+        self.refused_for_age += 1;
+    }
+
     /// Counts an accepted call.
     pub fn accepted(&mut self, call: &CallCount) {
         let line = self.lines.entry((call.operation, call.mode)).or_default();
@@ -110,6 +128,9 @@ impl Stats {
             });
         }
         out["accepted"] = self.lines.values().map(|line| line.recipients).sum::<u64>().into();
+        out["send_calls"] = self.send_calls.into();
+        out["throttled_calls"] = self.throttled_calls.into();
+        out["refused_for_age"] = self.refused_for_age.into();
         out["rejected_calls"] = json!(self.rejected_calls);
         out["rejected_entries"] = json!(self.rejected_entries);
         out["faults"] = json!(self.faults);

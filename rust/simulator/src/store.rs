@@ -3,12 +3,14 @@
 //! A call is kept as it came, its template once and each entry's data; a mail is put together when somebody reads it.
 
 use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use serde_json::{Value, json};
 
-use crate::accept_log::AcceptLog;
+use crate::accept_log::{AcceptLog, Accepted};
 use crate::clock;
 use crate::mime;
 use crate::rules::Recipients;
@@ -66,6 +68,21 @@ impl Call {
     /// Bare addresses of all recipients.
     pub fn destination(&self, mail: &Mail) -> impl Iterator<Item = &str> {
         self.destination_lines(mail).lines()
+    }
+
+    /// Each mail as the log has it.
+    fn accepted(&self) -> impl Iterator<Item = Accepted<'_>> {
+        self.mails.iter().zip(self.first..).map(|(mail, number)| {
+            let mail_id = self.headers(mail).find(|(name, _)| name.eq_ignore_ascii_case("X-Mailrail-Id"));
+            let tag = self.tags(mail).find(|(name, _)| *name == "mr");
+            Accepted {
+                number,
+                at_ms: self.at_ms,
+                to: self.destination_lines(mail),
+                mail_id: mail_id.map_or("", |(_, value)| value),
+                tag: tag.map_or("", |(_, value)| value),
+            }
+        })
     }
 
     fn destination_lines(&self, mail: &Mail) -> &str {
@@ -136,6 +153,8 @@ pub struct Store {
     template_uses: HashMap<usize, usize, foldhash::fast::RandomState>,
     /// Every mail ever accepted.
     pub log: AcceptLog,
+    /// Where the same is appended, if anywhere.
+    pub log_file: Option<File>,
 }
 
 impl Store {
@@ -150,27 +169,26 @@ impl Store {
             bytes: 0,
             template_uses: HashMap::default(),
             log: AcceptLog::new(log_bytes),
+            log_file: None,
         }
     }
 
-    /// Accepts a call: numbers its mails, logs and keeps them. `call.first` is set here.
-    pub fn accept(&mut self, mut call: Call, content: Content) -> Arc<Call> {
+    /// Accepts a call: numbers its mails, logs and keeps them. `call.first` is set here. Accepts nothing if the file of
+    /// the log does not take it.
+    pub fn accept(&mut self, mut call: Call, content: Content) -> io::Result<Arc<Call>> {
         call.first = self.log.next_number();
-        for mail in &call.mails {
-            let mail_id = call.headers(mail).find(|(name, _)| name.eq_ignore_ascii_case("X-Mailrail-Id"));
-            let tag = call.tags(mail).find(|(name, _)| *name == "mr");
-            self.log.push(
-                call.at_ms,
-                call.destination_lines(mail),
-                mail_id.map_or("", |(_, value)| value),
-                tag.map_or("", |(_, value)| value),
-            );
+        if let Some(file) = &mut self.log_file {
+            // One write a call, so that a reader meets whole lines.
+            file.write_all(&lines_of(&call, self.instance))?;
+        }
+        for accepted in call.accepted() {
+            self.log.push(&accepted);
         }
         let call = Arc::new(call);
         if !call.mails.is_empty() {
             self.keep(call.clone(), content);
         }
-        call
+        Ok(call)
     }
 
     fn keep(&mut self, call: Arc<Call>, content: Content) {
@@ -261,6 +279,16 @@ impl Store {
     }
 }
 
+/// The mails of a call as lines of JSON.
+fn lines_of(call: &Call, instance: u64) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(256 * call.mails.len());
+    for accepted in call.accepted() {
+        lines.extend_from_slice(accepted.describe(instance).to_string().as_bytes());
+        lines.push(b'\n');
+    }
+    lines
+}
+
 /// SHA-256 of subject, HTML and text with a NUL between them, in lower-case hexadecimal.
 fn digest(rendered: &Rendered) -> String {
     let mut context = Context::new(&SHA256);
@@ -319,7 +347,7 @@ mod tests {
     #[test]
     fn mails_are_put_together_when_read() {
         let mut store = Store::new(7, 10, 1 << 20, 1 << 20);
-        let accepted = store.accept(call(&["one@x.co", "two@x.co"]), slots(&template(), 2));
+        let accepted = store.accept(call(&["one@x.co", "two@x.co"]), slots(&template(), 2)).unwrap();
         assert_eq!(accepted.first, 0);
         let found = store.read(Some("TWO@x.co"), 100);
         assert_eq!(found.len(), 1);
@@ -342,7 +370,7 @@ mod tests {
         for n in 0..100 {
             let address = format!("{n}@x.co");
             let template = if n % 2 == 0 { shared.clone() } else { template() };
-            store.accept(call(&[&address, &address]), slots(&template, 2));
+            store.accept(call(&[&address, &address]), slots(&template, 2)).unwrap();
         }
         assert_eq!(store.mails, 10);
         assert_eq!(store.read(None, 100).len(), 10);
@@ -357,7 +385,7 @@ mod tests {
         let mut store = Store::new(7, 1000, 10_000, 1 << 20);
         for _ in 0..100 {
             let body = Rendered { html: "x".repeat(3000), ..Rendered::default() };
-            store.accept(call(&["a@x.co"]), Content::Simple(body));
+            store.accept(call(&["a@x.co"]), Content::Simple(body)).unwrap();
             assert!(store.bytes <= 10_000);
         }
         assert!(store.mails > 0);

@@ -83,6 +83,115 @@ fn latency_delays_sends_only() {
 }
 
 #[test]
+fn a_signature_is_refused_by_the_age_that_was_set() {
+    let running = start(json!({"signature_max_age_ms": 10_000}));
+    let body = bulk(&["a@x.org"]).to_string();
+    let sent = |age_s: u64| {
+        let request = signed_request("POST", BULK, &body, now_s() - age_s);
+        common::exchange(&mut running.connect(), &request).expect("an answer")
+    };
+    assert_eq!(sent(5).status, 200);
+    assert_error(&sent(12), 403, "InvalidSignatureException");
+    running.faults(&json!({"signature_max_age_ms": 2_000}));
+    assert_error(&sent(5), 403, "InvalidSignatureException");
+    assert_eq!(sent(0).status, 200);
+    running.faults(&json!({"signature_max_age_ms": 2_000, "skew_check": false}));
+    assert_eq!(sent(400).status, 200);
+    running.faults(&json!({}));
+    assert_eq!(sent(5).status, 200, "the option holds again");
+    let stats = running.get("/_simulator/stats");
+    assert_eq!((&stats["refused_for_age"], &stats["send_calls"]), (&json!(2), &json!(4)));
+}
+
+#[test]
+fn a_call_in_progress_is_accepted_though_its_client_died() {
+    let running = start(json!({}));
+    running.faults(&json!({"latency_ms": 200}));
+    let mut dying = running.connect();
+    std::io::Write::write_all(&mut dying, &signed_request("POST", BULK, &bulk(&["a@x.org"]).to_string(), now_s()))
+        .expect("written");
+    drop(dying);
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(running.accepted(), 1);
+}
+
+#[test]
+fn throttled_calls_are_counted_beside_all() {
+    let running = start(json!({"max_send_rate": 10, "throttle": "entry"}));
+    assert_eq!(running.post(BULK, &bulk(&["a@x.org"; 50])).status, 200);
+    assert_eq!(running.post(BULK, &bulk(&[])).status, 400);
+    running.faults(&json!({"throttle_429": 1}));
+    assert_eq!(try_bulk(&running).expect("an answer").status, 429);
+    let stats = running.get("/_simulator/stats");
+    assert_eq!((&stats["send_calls"], &stats["throttled_calls"]), (&json!(3), &json!(2)));
+    let whole = start(json!({"max_send_rate": 10}));
+    assert_eq!(whole.post(BULK, &bulk(&["a@x.org"; 50])).status, 429);
+    assert_eq!(whole.post(BULK, &bulk(&["a@x.org"; 5])).status, 200);
+    let stats = whole.get("/_simulator/stats");
+    assert_eq!((&stats["send_calls"], &stats["throttled_calls"]), (&json!(2), &json!(1)));
+}
+
+#[test]
+fn the_account_changes_while_it_runs() {
+    let running = start(json!({"max_send_rate": 10}));
+    let granted = json!({"max_send_rate": 10.0, "max_24_hour_send": -1.0, "sending_enabled": true});
+    assert_eq!(running.get("/_simulator/account"), granted);
+    let put = |change: Value| running.plain("PUT", "/_simulator/account", &change.to_string());
+    let quota = || running.signed("GET", "/v2/email/account", "").json();
+    assert_eq!(put(json!({"max_send_rate": 1_000, "max_24_hour_send": 3})).status, 200);
+    assert_eq!(quota()["SendQuota"], json!({"Max24HourSend": 3.0, "MaxSendRate": 1000.0, "SentLast24Hours": 0.0}));
+    assert_error(&running.post(BULK, &bulk(&["a@x.org"; 4])), 400, "LimitExceededException");
+    assert_eq!(put(json!({"sending_enabled": false})).status, 200);
+    assert_eq!(quota()["SendingEnabled"], false);
+    assert_error(&running.post(BULK, &bulk(&["a@x.org"])), 400, "SendingPausedException");
+    assert_error(&running.post(SEND, &simple("a@x.org")), 400, "SendingPausedException");
+    assert_eq!(put(json!({"sending_enabled": true})).json()["max_24_hour_send"], 3.0);
+    assert_eq!(running.post(BULK, &bulk(&["a@x.org"])).status, 200);
+    assert_eq!(put(json!({"max_send_rate": 0})).status, 400);
+    assert_eq!(put(json!({"rate": 5})).status, 400);
+    assert_eq!(running.plain("POST", "/_simulator/reset", "").status, 200);
+    assert_eq!(running.get("/_simulator/account"), granted);
+}
+
+#[test]
+fn every_accepted_mail_is_in_the_file_before_the_answer() {
+    let directory = common::directory();
+    std::fs::create_dir_all(&directory).expect("made");
+    let file = directory.join("accepted.jsonl");
+    let lines = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&file).expect("a file");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    {
+        let running = start(json!({"accept_log_file": file}));
+        assert_eq!(running.post(BULK, &bulk(&["a@x.org", "b@x.org"])).status, 200);
+        assert_eq!(lines().len(), 2);
+        running.faults(&json!({"drop_reply_after_accept": 1}));
+        assert!(try_bulk(&running).is_none());
+        assert_eq!(json!(lines()), running.get("/_simulator/accepted")["mails"]);
+        assert_eq!(lines()[1]["to"], json!(["b@x.org"]));
+    }
+    let running = start(json!({"accept_log_file": file}));
+    assert_eq!(running.plain("POST", "/_simulator/reset", "").status, 200);
+    assert_eq!(running.post(SEND, &simple("c@x.org")).status, 200);
+    assert_eq!((lines().len(), &lines()[3]["number"], &lines()[3]["id"]), (4, &json!(0), &json!("eml_c@x.org")));
+    std::fs::remove_dir_all(&directory).expect("removed");
+}
+
+#[test]
+fn what_the_file_does_not_take_is_not_accepted() {
+    // A device that is always full.
+    let running = start(json!({"accept_log_file": "/dev/full"}));
+    assert_error(&running.post(BULK, &bulk(&["a@x.org"])), 500, "InternalServiceErrorException");
+    assert_eq!(running.accepted(), 0);
+    assert_eq!(running.get("/_simulator/accepted")["total"], 0);
+    let options = json!({"directory": common::directory(), "accept_log_file": "/nowhere/at/all"});
+    let options = mailrail_simulator::Options::read(options.to_string().as_bytes()).expect("good options");
+    let refused = mailrail_simulator::Simulator::start(options).err().expect("a sentence");
+    assert!(refused.contains("/nowhere/at/all"), "{refused}");
+}
+
+#[test]
 fn the_menu_is_shown_and_checked() {
     let running = start(json!({}));
     let shown = running.get("/_simulator/faults");
@@ -130,6 +239,31 @@ fn the_accept_log_is_read_in_pages() {
     assert_eq!((&mail["to"], &mail["id"], &mail["tag"]), (&json!(["b@x.org"]), &json!("eml_b@x.org"), &json!("tag")));
     assert_eq!(mail["message_id"], running.mails_to("b@x.org")[0]["message_id"]);
     assert_eq!(running.plain("GET", "/_simulator/accepted?from=x", "").status, 400);
+}
+
+#[test]
+fn two_hundred_thousand_mails_are_read_in_pages() {
+    const MAILS: u64 = 200_000;
+    let running = start(json!({"retain_messages": 10}));
+    let request = signed_request("POST", BULK, &bulk(&["someone@example.net"; 50]).to_string(), now_s());
+    let mut stream = running.connect();
+    for _ in 0..MAILS / 50 {
+        assert_eq!(common::exchange(&mut stream, &request).expect("an answer").status, 200);
+    }
+    let started = Instant::now();
+    let mut next = 0;
+    while next < MAILS {
+        let page = running.get(&format!("/_simulator/accepted?from={next}&limit=10000"));
+        let mails = page["mails"].as_array().expect("a list");
+        assert_eq!((&page["total"], &page["complete"], mails.len()), (&json!(MAILS), &json!(true), 10_000));
+        for mail in mails {
+            assert_eq!(mail["number"], next);
+            next += 1;
+        }
+    }
+    assert_eq!(running.get("/_simulator/accepted?from=200000")["mails"], json!([]));
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    eprintln!("{MAILS} mails in pages: {:?}", started.elapsed());
 }
 
 #[test]

@@ -72,8 +72,9 @@ pub struct ParsedEvents {
 
 /// Makes one row of each notification in `rows`, binary COPY of (notification_id int8, body text or bytea).
 ///
-/// `dedupe` is 0 where one recipient has the event once, else a hash of what tells two of them apart, so a
-/// repeated notification gives the same row. Fails only if `rows` is not what it should be.
+/// `dedupe` is the attempt (0 when unknown) where one mail has the event once, else a hash of what tells two of them
+/// apart. So a repeated notification gives the same row, and the same event of another attempt, which is how a mail
+/// that was sent twice comes to light, gives another. Fails only if `rows` is not what it should be.
 pub fn parse_events(keys: &TokenKeys, rows: &[u8]) -> Result<ParsedEvents> {
     let mut input = Reader::open(rows)?;
     let mut events = Writer::new(EVENT_COLUMNS, rows.len() / 8);
@@ -113,7 +114,8 @@ struct Event<'a> {
 /// What the part of an event says that is named like its type.
 struct Fact<'a> {
     kind: EventKind,
-    dedupe: i64,
+    /// What tells two events of this kind apart; `None` where one mail has it once.
+    distinction: Option<i64>,
     at: Option<Cow<'a, str>>,
     address: Option<Cow<'a, str>>,
     detail: Option<Cow<'a, str>>,
@@ -123,7 +125,7 @@ impl Event<'_> {
     fn write(&self, notification_id: i64, rows: &mut Writer) {
         let (subject, fact) = (&self.subject, &self.fact);
         rows.row().int8(notification_id).int8(subject.stream_id).int4(subject.seq).int2(subject.attempt);
-        rows.int2(fact.kind as i16).int8(fact.dedupe);
+        rows.int2(fact.kind as i16).int8(fact.distinction.unwrap_or(subject.attempt.into()));
         match fact.at.as_deref().and_then(unix_micros) {
             Some(at) => rows.int8(at - PG_EPOCH_UNIX_US),
             None => rows.null(),
@@ -267,7 +269,7 @@ impl<'a> Mail<'a> {
     fn fact(&mut self, kind: EventKind, detail: Option<Text<'a>>) -> Fact<'a> {
         Fact {
             kind,
-            dedupe: 0,
+            distinction: None,
             at: self.timestamp.take().map(|text| text.0),
             address: self.destination.0.take().map(|text| text.0),
             detail: detail.map(|text| text.0),
@@ -290,7 +292,7 @@ impl<'a> Delivery<'a> {
     fn fact(self) -> Fact<'a> {
         Fact {
             kind: EventKind::Delivery,
-            dedupe: 0,
+            distinction: None,
             at: self.timestamp.map(|text| text.0),
             address: self.recipients.0.map(|text| text.0),
             detail: self.smtp_response.map(|text| text.0),
@@ -339,14 +341,14 @@ impl<'a> Bounce<'a> {
             "Permanent" => EventKind::BouncePermanent,
             _ => EventKind::BounceTransient,
         };
-        let dedupe = match kind {
-            EventKind::BouncePermanent => 0,
-            _ => hash(&[str_of(&self.feedback_id.or_else(|| self.timestamp.clone()))]),
+        let distinction = match kind {
+            EventKind::BouncePermanent => None,
+            _ => Some(hash(&[str_of(&self.feedback_id.or_else(|| self.timestamp.clone()))])),
         };
         let types = [str_of(&self.bounce_type), str_of(&self.bounce_sub_type)];
         Fact {
             kind,
-            dedupe,
+            distinction,
             detail: detail_of(&types, affected.diagnostic()),
             at: self.timestamp.map(|text| text.0),
             address: affected.email_address.map(|text| text.0),
@@ -377,7 +379,7 @@ impl<'a> Complaint<'a> {
         Fact {
             kind: EventKind::Complaint,
             detail: detail_of(&types, ""),
-            dedupe: hash(&[str_of(&self.feedback_id.or_else(|| self.timestamp.clone()))]),
+            distinction: Some(hash(&[str_of(&self.feedback_id.or_else(|| self.timestamp.clone()))])),
             at: self.timestamp.map(|text| text.0),
             address: affected.email_address.map(|text| text.0),
         }
@@ -413,7 +415,7 @@ impl<'a> DeliveryDelay<'a> {
         let affected = self.delayed_recipients.0.unwrap_or_default();
         Fact {
             kind: EventKind::DeliveryDelay,
-            dedupe: hash(&[str_of(&self.timestamp)]),
+            distinction: Some(hash(&[str_of(&self.timestamp)])),
             detail: detail_of(&[str_of(&self.delay_type)], affected.diagnostic()),
             at: self.timestamp.map(|text| text.0),
             address: affected.email_address.map(|text| text.0),
@@ -437,7 +439,7 @@ impl<'a> Visit<'a> {
     fn fact(self, kind: EventKind, mail: &Mail<'a>) -> Fact<'a> {
         Fact {
             kind,
-            dedupe: hash(&[str_of(&self.timestamp), str_of(&self.ip_address), str_of(&self.link)]),
+            distinction: Some(hash(&[str_of(&self.timestamp), str_of(&self.ip_address), str_of(&self.link)])),
             at: self.timestamp.map(|text| text.0),
             address: mail.destination.0.as_ref().map(|text| text.0.clone()),
             detail: self.link.map(|text| text.0),
@@ -658,7 +660,7 @@ mod tests {
                 notification_id: 1,
                 subject: (STREAM, 42, 3),
                 kind: 1,
-                dedupe: 0,
+                dedupe: 3,
                 at: Some(AT_MAIL),
                 address: Some("ann@example.net".into()),
                 message_id: Some("0100-abc-000000".into()),
@@ -674,8 +676,24 @@ mod tests {
             "smtpResponse": "250 ok", "reportingMTA": "a8-1.smtp-out.amazonses.com",
         });
         let row = one(&event("Delivery", "delivery", part));
-        assert_eq!((row.kind, row.dedupe, row.at), (2, 0, Some(AT_PART)));
+        assert_eq!((row.kind, row.dedupe, row.at), (2, 3, Some(AT_PART)));
         assert_eq!((row.address.as_deref(), row.detail.as_deref()), (Some("bob@example.net"), Some("250 ok")));
+    }
+
+    #[test]
+    fn the_same_event_of_another_attempt_is_another_row() {
+        let delivered = |attempt: i16| {
+            let mut event = event("Delivery", "delivery", json!({"timestamp": PART_TIME}));
+            event["mail"]["tags"]["mr"] = json!([keys().tag(STREAM, 42, attempt)]);
+            one(&event)
+        };
+        assert_eq!(delivered(1), delivered(1));
+        assert_eq!((delivered(1).dedupe, delivered(2).dedupe), (1, 2));
+        let mut untagged = event("Delivery", "delivery", json!({"timestamp": PART_TIME}));
+        untagged["mail"]["tags"] = json!(null);
+        untagged["mail"]["headers"] =
+            json!([{"name": ID_HEADER, "value": keys().encode_id("eml", STREAM as u64, 42, 0)}]);
+        assert_eq!((one(&untagged).subject, one(&untagged).dedupe), ((STREAM, 42, 0), 0));
     }
 
     fn bounce(bounce_type: &str, feedback_id: &str) -> Row {
@@ -694,7 +712,7 @@ mod tests {
     #[test]
     fn only_permanent_bounces_are_final_and_happen_once() {
         let row = bounce("Permanent", "f1");
-        assert_eq!((row.kind, row.dedupe, row.at), (3, 0, Some(AT_PART)));
+        assert_eq!((row.kind, row.dedupe, row.at), (3, 3, Some(AT_PART)));
         assert_eq!(row.address.as_deref(), Some("ann@example.net"));
         assert_eq!(row.detail.as_deref(), Some("Permanent/General: smtp; 550 5.1.1 user unknown"));
         for bounce_type in ["Transient", "Undetermined", "SomethingNew"] {
@@ -744,11 +762,11 @@ mod tests {
     #[test]
     fn rejects_and_rendering_failures_keep_their_reason() {
         let row = one(&event("Reject", "reject", json!({"reason": "Bad content"})));
-        assert_eq!((row.kind, row.dedupe, row.at), (5, 0, Some(AT_MAIL)));
+        assert_eq!((row.kind, row.dedupe, row.at), (5, 3, Some(AT_MAIL)));
         assert_eq!(row.detail.as_deref(), Some("Bad content"));
         let part = json!({"errorMessage": "Attribute 'a' is not present in the rendering data.", "templateName": "t"});
         let row = one(&event("Rendering Failure", "failure", part));
-        assert_eq!((row.kind, row.dedupe, row.at), (6, 0, Some(AT_MAIL)));
+        assert_eq!((row.kind, row.dedupe, row.at), (6, 3, Some(AT_MAIL)));
         assert!(row.detail.unwrap().starts_with("Attribute 'a'"));
     }
 

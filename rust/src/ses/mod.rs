@@ -1,8 +1,7 @@
-//! Amazon SES: what is written, how it is signed and paced, and what the answers mean.
+//! Amazon SES: what is written, how it is signed, and what the answers mean.
 
 pub mod json;
 pub mod outcome;
-pub mod pace;
 pub mod request;
 pub mod sigv4;
 pub mod trace;
@@ -17,9 +16,8 @@ use http_body_util::Full;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::lease::Lease;
+use crate::lease::{Lease, now_ns};
 use outcome::Answer;
-use pace::{Pace, Rate};
 use request::Request;
 use sigv4::{Credentials, Signable, SignedHeaders, Signer};
 use trace::{Carried, Trace};
@@ -27,6 +25,10 @@ use transport::{Exchange, Transport, TransportOptions};
 
 const USER_AGENT_VALUE: HeaderValue = HeaderValue::from_static(concat!("mailrail/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// From here on a call is held to have lain still. Far below any age at which SES refuses a signature, far above what a
+/// busy machine takes.
+const STALL: Duration = Duration::from_secs(1);
 
 /// What a [`Sender`] needs to know from the start.
 #[derive(Debug, Clone, Deserialize)]
@@ -56,10 +58,9 @@ fn default_call_timeout_ms() -> u64 {
     10_000
 }
 
-/// Connections, credentials and pace of one process towards one SES region.
+/// Connections and credentials of one process towards one SES region.
 pub struct Sender {
     transport: Transport,
-    pace: Pace,
     region: String,
     signer: RwLock<Option<Arc<Signer>>>,
     max_connections: usize,
@@ -87,6 +88,8 @@ pub struct Call {
     pub ending: Ending,
     /// Time spent on signing.
     pub sign_time: Duration,
+    /// Time between the signature and the first byte; a matter of microseconds unless the process was frozen.
+    pub still_time: Duration,
     /// Time from the first byte written to the answer; zero when nothing was written.
     pub call_time: Duration,
 }
@@ -95,6 +98,11 @@ impl Call {
     /// Whether a byte of it may have left.
     pub fn was_written(&self) -> bool {
         matches!(self.ending, Ending::Answered(_) | Ending::NoAnswer(_))
+    }
+
+    /// Whether its signature may have grown too old before the first byte left.
+    pub fn stalled(&self) -> bool {
+        self.still_time >= STALL
     }
 }
 
@@ -108,7 +116,7 @@ impl Sender {
         Self::new(options.map_err(|error| Error::config(format!("the sender's options: {error}")))?)
     }
 
-    /// A sender without credentials and without a limit on its pace.
+    /// A sender without credentials.
     ///
     /// # Errors
     /// [`Error::config`] when an option cannot be used.
@@ -125,7 +133,6 @@ impl Sender {
         Ok(Self {
             host: host.map_err(|_| Error::config("the SES endpoint has an unusable host"))?,
             transport,
-            pace: Pace::new(Rate::UNLIMITED),
             region: options.region,
             signer: RwLock::new(None),
             max_connections: options.max_connections,
@@ -147,23 +154,9 @@ impl Sender {
         Ok(())
     }
 
-    /// Sets the pace in recipients per second; infinity means no limit.
-    ///
-    /// # Errors
-    /// [`Error::config`] unless it is above 0.
-    pub fn set_rate(&self, recipients_per_second: f64) -> Result<()> {
-        self.pace.set_rate(Rate::new(recipients_per_second)?);
-        Ok(())
-    }
-
     /// How many calls may be under way at the same time.
     pub fn max_connections(&self) -> usize {
         self.max_connections
-    }
-
-    /// The most recipients that one call should carry at the present pace.
-    pub fn largest_call(&self) -> usize {
-        self.pace.largest_call()
     }
 
     /// The signer of the present credentials.
@@ -189,15 +182,18 @@ impl Sender {
         lease: &Lease,
         about_to_write: impl Fn() + Send,
     ) -> Call {
-        let mut call =
-            Call { ending: Ending::NotConnected(String::new()), sign_time: Duration::ZERO, call_time: Duration::ZERO };
+        let mut call = Call {
+            ending: Ending::NotConnected(String::new()),
+            sign_time: Duration::ZERO,
+            still_time: Duration::ZERO,
+            call_time: Duration::ZERO,
+        };
         let _slot = self.transport.slot().await;
-        // Those who queued up behind a lease that has ended need not also wait for the pace.
+        // Those who queued up behind a lease that has ended need not also connect and sign.
         if !lease.covers(self.call_timeout) {
             call.ending = Ending::LeaseOver;
             return call;
         }
-        self.pace.take(request.recipients).await;
         let mut trace = Trace::start(carried);
         loop {
             let connection = match self.transport.connect(self.call_timeout).await {
@@ -209,6 +205,7 @@ impl Sender {
             };
             trace.rendered();
             let signing = Instant::now();
+            let signed_ns = now_ns();
             let message = self.signed(request, signer);
             call.sign_time += signing.elapsed();
             trace.signed();
@@ -220,6 +217,7 @@ impl Sender {
             let is_new = connection.is_new();
             about_to_write();
             trace.checked();
+            call.still_time = Duration::from_nanos(now_ns().saturating_sub(signed_ns));
             let calling = Instant::now();
             let (exchange, connection) = connection.exchange(message, self.call_timeout, || trace.written()).await;
             match exchange {
@@ -246,10 +244,6 @@ impl Sender {
             }
         }
         trace.closed(&call.ending);
-        if !call.was_written() {
-            // Nothing reached SES, so its quota was not touched.
-            self.pace.give_back(request.recipients);
-        }
         call
     }
 

@@ -29,11 +29,23 @@ pub enum Outcome {
 /// Longest error text in a result, in characters.
 const MAX_REASON_CHARS: usize = 200;
 
+/// A grant of the account that an answer says was used up. Such an answer defers: the limiter that all workers share
+/// stops in time and resumes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Recipients per second, or calls.
+    Rate,
+    /// Recipients per 24 hours.
+    DailyQuota,
+}
+
 /// What became of one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled {
     /// The code.
     pub outcome: Outcome,
+    /// The limit that stood in the way, of those deferred.
+    pub limit: Option<Limit>,
     /// SES's MessageId, when it was accepted.
     pub ses_message_id: Option<String>,
     /// A short reason without addresses, for all but `Accepted`.
@@ -43,12 +55,45 @@ pub struct Settled {
 impl Settled {
     /// Accepted under this id.
     pub fn accepted(ses_message_id: Option<String>) -> Self {
-        Self { outcome: Outcome::Accepted, ses_message_id, error: None }
+        Self { outcome: Outcome::Accepted, limit: None, ses_message_id, error: None }
     }
 
     /// Anything but accepted, with its reason made fit for storing.
     pub fn because(outcome: Outcome, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { outcome, ses_message_id: None, error: Some(presentable(reason.into())) }
+        Self { outcome, limit: None, ses_message_id: None, error: Some(presentable(reason.into())) }
+    }
+
+    /// What the words of SES mean, with these words.
+    fn meaning(meaning: Meaning, reason: String) -> Self {
+        Self { limit: meaning.limit, ..Self::because(meaning.outcome, reason) }
+    }
+
+    /// The same for a request that lay still between its signature and its first byte, because the process was frozen:
+    /// SES then refuses the age of the signature, which says nothing about the campaign.
+    pub fn after_a_stall(self) -> Self {
+        let outcome = if self.outcome == Outcome::Halted { Outcome::Deferred } else { self.outcome };
+        Self { outcome, ..self }
+    }
+}
+
+/// What a status, a name or a text of SES means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Meaning {
+    outcome: Outcome,
+    limit: Option<Limit>,
+}
+
+impl Meaning {
+    const ACCEPTED: Self = Self::of(Outcome::Accepted);
+    const DEFERRED: Self = Self::of(Outcome::Deferred);
+    const FAILED: Self = Self::of(Outcome::Failed);
+    const HALTED: Self = Self::of(Outcome::Halted);
+    const UNKNOWN: Self = Self::of(Outcome::Unknown);
+    const THROTTLED: Self = Self { limit: Some(Limit::Rate), ..Self::DEFERRED };
+    const QUOTA_USED_UP: Self = Self { limit: Some(Limit::DailyQuota), ..Self::DEFERRED };
+
+    const fn of(outcome: Outcome) -> Self {
+        Self { outcome, limit: None }
     }
 }
 
@@ -140,36 +185,37 @@ pub fn of_bulk(answer: &Answer, entries: usize) -> BulkVerdict {
 fn of_entry(entry: EntryReply<'_>) -> Settled {
     let status = entry.status.unwrap_or_default();
     let text = entry.error.unwrap_or_default();
-    let outcome = match of_status(&status) {
-        Outcome::Accepted => return Settled::accepted(entry.message_id),
+    let meaning = match of_status(&status) {
+        Meaning::ACCEPTED => return Settled::accepted(entry.message_id),
         // FAILED and names that are not listed stay unknown whatever the text says.
-        Outcome::Unknown => Outcome::Unknown,
+        Meaning::UNKNOWN => Meaning::UNKNOWN,
         by_status => of_text(&text).unwrap_or(by_status),
     };
     let status = if status.is_empty() { "no status" } else { &status };
-    Settled::because(outcome, joined(status, &text))
+    Settled::meaning(meaning, joined(status, &text))
 }
 
 /// The per-entry statuses; case and underscores are dropped, which is all that v1 and v2 names
 /// differ by, save for three words.
-fn of_status(status: &str) -> Outcome {
+fn of_status(status: &str) -> Meaning {
     let mut name = status.replace('_', "");
     name.make_ascii_lowercase();
     match name.as_str() {
-        "success" => Outcome::Accepted,
-        "transientfailure" | "accountthrottled" => Outcome::Deferred,
-        "messagerejected" | "invalidparameter" | "invalidparametervalue" => Outcome::Failed,
+        "success" => Meaning::ACCEPTED,
+        "transientfailure" => Meaning::DEFERRED,
+        "accountthrottled" => Meaning::THROTTLED,
+        "accountdailyquotaexceeded" => Meaning::QUOTA_USED_UP,
+        "messagerejected" | "invalidparameter" | "invalidparametervalue" => Meaning::FAILED,
         "mailfromdomainnotverified"
         | "configurationsetnotfound"
         | "configurationsetdoesnotexist"
         | "templatenotfound"
         | "templatedoesnotexist"
         | "accountsuspended"
-        | "accountdailyquotaexceeded"
         | "invalidsendingpoolname"
         | "accountsendingpaused"
-        | "configurationsetsendingpaused" => Outcome::Halted,
-        _ => Outcome::Unknown,
+        | "configurationsetsendingpaused" => Meaning::HALTED,
+        _ => Meaning::UNKNOWN,
     }
 }
 
@@ -192,45 +238,45 @@ fn refusal(answer: &Answer) -> (Settled, Blame) {
     // Only the client errors promise that nothing was accepted; 408 is often made by something
     // between us and SES, which knows nothing about that.
     let promised = (400..500).contains(&answer.status) && answer.status != 408;
-    let outcome = if !promised {
-        Outcome::Unknown
+    let meaning = if !promised {
+        Meaning::UNKNOWN
     } else {
         of_text(&text).or_else(|| of_exception(name)).unwrap_or_else(|| of_client_error(answer.status))
     };
-    let blame = if outcome == Outcome::Failed { Blame::Request } else { Blame::Elsewhere };
+    let blame = if meaning == Meaning::FAILED { Blame::Request } else { Blame::Elsewhere };
     let status = format!("{} {name}", answer.status);
-    (Settled::because(outcome, joined(status.trim_end(), &text)), blame)
+    (Settled::meaning(meaning, joined(status.trim_end(), &text)), blame)
 }
 
 /// Words by which SES tells causes of different reach apart that share an exception, in the
 /// order in which they are looked for.
-const KNOWN_WORDS: [(&str, Outcome); 15] = [
-    ("daily message quota", Outcome::Halted),
-    ("daily sending quota", Outcome::Halted),
-    ("maximum sending rate", Outcome::Deferred),
-    ("rate exceeded", Outcome::Deferred),
-    ("throttl", Outcome::Deferred),
-    ("sending paused", Outcome::Halted),
-    ("sending is paused", Outcome::Halted),
-    ("sending is disabled", Outcome::Halted),
-    ("account is suspended", Outcome::Halted),
-    ("account has been suspended", Outcome::Halted),
-    ("is not verified", Outcome::Halted),
-    ("failed the check in region", Outcome::Halted),
-    ("request signature", Outcome::Halted),
-    ("signature expired", Outcome::Halted),
-    ("security token", Outcome::Halted),
+const KNOWN_WORDS: [(&str, Meaning); 15] = [
+    ("daily message quota", Meaning::QUOTA_USED_UP),
+    ("daily sending quota", Meaning::QUOTA_USED_UP),
+    ("maximum sending rate", Meaning::THROTTLED),
+    ("rate exceeded", Meaning::THROTTLED),
+    ("throttl", Meaning::THROTTLED),
+    ("sending paused", Meaning::HALTED),
+    ("sending is paused", Meaning::HALTED),
+    ("sending is disabled", Meaning::HALTED),
+    ("account is suspended", Meaning::HALTED),
+    ("account has been suspended", Meaning::HALTED),
+    ("is not verified", Meaning::HALTED),
+    ("failed the check in region", Meaning::HALTED),
+    ("request signature", Meaning::HALTED),
+    ("signature expired", Meaning::HALTED),
+    ("security token", Meaning::HALTED),
 ];
 
-fn of_text(text: &str) -> Option<Outcome> {
+fn of_text(text: &str) -> Option<Meaning> {
     let text = text.to_ascii_lowercase();
-    KNOWN_WORDS.iter().find(|(words, _)| text.contains(words)).map(|(_, outcome)| *outcome)
+    KNOWN_WORDS.iter().find(|(words, _)| text.contains(words)).map(|(_, meaning)| *meaning)
 }
 
-fn of_exception(name: &str) -> Option<Outcome> {
+fn of_exception(name: &str) -> Option<Meaning> {
     match name {
         "TooManyRequestsException" | "ThrottlingException" | "Throttling" | "RequestThrottled" => {
-            Some(Outcome::Deferred)
+            Some(Meaning::THROTTLED)
         }
         "LimitExceededException"
         | "AccountSuspendedException"
@@ -243,19 +289,19 @@ fn of_exception(name: &str) -> Option<Outcome> {
         | "InvalidSignatureException"
         | "SignatureDoesNotMatch"
         | "IncompleteSignature"
-        | "MissingAuthenticationTokenException" => Some(Outcome::Halted),
-        "BadRequestException" | "MessageRejected" => Some(Outcome::Failed),
+        | "MissingAuthenticationTokenException" => Some(Meaning::HALTED),
+        "BadRequestException" | "MessageRejected" => Some(Meaning::FAILED),
         _ => None,
     }
 }
 
-fn of_client_error(status: u16) -> Outcome {
+fn of_client_error(status: u16) -> Meaning {
     match status {
-        429 => Outcome::Deferred,
+        429 => Meaning::THROTTLED,
         // The content of this one request is at fault.
-        400 | 413 => Outcome::Failed,
+        400 | 413 => Meaning::FAILED,
         // Credentials, address of the endpoint, method: no other mail would fare better.
-        _ => Outcome::Halted,
+        _ => Meaning::HALTED,
     }
 }
 
@@ -312,10 +358,11 @@ mod tests {
         for (names, outcome) in [
             (&["SUCCESS", "Success"][..], Accepted),
             (&["TRANSIENT_FAILURE", "TransientFailure", "ACCOUNT_THROTTLED", "AccountThrottled"], Deferred),
+            (&["ACCOUNT_DAILY_QUOTA_EXCEEDED", "AccountDailyQuotaExceeded"], Deferred),
             (&["MESSAGE_REJECTED", "MessageRejected", "INVALID_PARAMETER", "INVALID_PARAMETER_VALUE"], Failed),
             (&["MAIL_FROM_DOMAIN_NOT_VERIFIED", "CONFIGURATION_SET_NOT_FOUND", "ConfigurationSetDoesNotExist"], Halted),
             (&["TEMPLATE_NOT_FOUND", "TEMPLATE_DOES_NOT_EXIST", "ACCOUNT_SUSPENDED"], Halted),
-            (&["ACCOUNT_DAILY_QUOTA_EXCEEDED", "INVALID_SENDING_POOL_NAME", "ACCOUNT_SENDING_PAUSED"], Halted),
+            (&["INVALID_SENDING_POOL_NAME", "ACCOUNT_SENDING_PAUSED"], Halted),
             (&["CONFIGURATION_SET_SENDING_PAUSED", "ConfigurationSetSendingPaused"], Halted),
             (&["FAILED", "Failed", "SOMETHING_NEW", ""], Unknown),
         ] {
@@ -358,8 +405,8 @@ mod tests {
     fn the_text_outranks_the_type_and_the_type_the_status() {
         for (status, kind, body, outcome) in [
             (429, "TooManyRequestsException", r#"{"message":"Maximum sending rate exceeded."}"#, Outcome::Deferred),
-            (429, "TooManyRequestsException", r#"{"message":"Daily message quota exceeded."}"#, Outcome::Halted),
-            (400, "ThrottlingException", r#"{"message":"Daily message quota exceeded."}"#, Outcome::Halted),
+            (429, "TooManyRequestsException", r#"{"message":"Daily message quota exceeded."}"#, Outcome::Deferred),
+            (400, "ThrottlingException", r#"{"message":"Daily message quota exceeded."}"#, Outcome::Deferred),
             (400, "LimitExceededException", r#"{"message":"Maximum sending rate exceeded."}"#, Outcome::Deferred),
             (400, "LimitExceededException", "{}", Outcome::Halted),
             (400, "ThrottlingException:http://internal/", "{}", Outcome::Deferred),
@@ -380,6 +427,36 @@ mod tests {
             let settled = of_simple(&answer(status, kind, body));
             assert_eq!(settled.outcome, outcome, "{status} {kind} {body}");
             assert!(settled.error.is_some());
+        }
+    }
+
+    #[test]
+    fn a_limit_is_told_from_other_reasons_to_wait() {
+        use Limit::{DailyQuota, Rate};
+        for (status, kind, body, limit) in [
+            (429, "TooManyRequestsException", "{}", Some(Rate)),
+            (429, "", "", Some(Rate)),
+            (400, "ThrottlingException", "{}", Some(Rate)),
+            (400, "LimitExceededException", r#"{"message":"Maximum sending rate exceeded."}"#, Some(Rate)),
+            (429, "TooManyRequestsException", r#"{"message":"Daily message quota exceeded."}"#, Some(DailyQuota)),
+            (400, "LimitExceededException", r#"{"message":"Daily sending quota exceeded."}"#, Some(DailyQuota)),
+            (400, "LimitExceededException", "{}", None),
+            (503, "ThrottlingException", r#"{"message":"Maximum sending rate exceeded."}"#, None),
+            (400, "SendingPausedException", "{}", None),
+        ] {
+            assert_eq!(of_simple(&answer(status, kind, body)).limit, limit, "{status} {kind} {body}");
+        }
+        let body = r#"{"BulkEmailEntryResults":[{"Status":"ACCOUNT_THROTTLED"},{"Status":"TRANSIENT_FAILURE"},
+            {"Status":"ACCOUNT_DAILY_QUOTA_EXCEEDED"},{"Status":"TRANSIENT_FAILURE","Error":"Throttling"}]}"#;
+        let BulkVerdict::PerEntry(all) = of_bulk(&answer(200, "", body), 4) else { panic!() };
+        let limits: Vec<_> = all.iter().map(|settled| settled.limit).collect();
+        assert_eq!(limits, [Some(Rate), None, Some(DailyQuota), Some(Rate)]);
+    }
+
+    #[test]
+    fn a_stall_takes_the_blame_off_the_campaign() {
+        for (before, after) in [(Outcome::Halted, Outcome::Deferred), (Outcome::Unknown, Outcome::Unknown)] {
+            assert_eq!(Settled::because(before, "x").after_a_stall(), Settled::because(after, "x"));
         }
     }
 

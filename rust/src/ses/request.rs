@@ -46,8 +46,6 @@ pub struct Request {
     pub body: Bytes,
     /// SHA-256 of the body.
     pub body_hash: [u8; 32],
-    /// How many recipients it is for.
-    pub recipients: u32,
 }
 
 /// What all mails of a stream share.
@@ -101,7 +99,7 @@ pub fn simple(envelope: &Envelope, addressee: Addressee<'_>, message: Message<'_
     push_pairs(&mut out, addressee.tags);
     out.push(b'}');
     let body_hash = Sha256::digest(&out).into();
-    Request { operation: Operation::SendEmail, body: out.into(), body_hash, recipients: 1 }
+    Request { operation: Operation::SendEmail, body: out.into(), body_hash }
 }
 
 /// The part of a `SendBulkEmail` body that all calls of one skeleton share, hashed once.
@@ -131,9 +129,8 @@ impl BulkHead {
     }
 
     /// A `SendBulkEmail` request with these entries, made by [`push_entry`].
-    pub fn request<'e>(&self, entries: impl ExactSizeIterator<Item = &'e [u8]> + Clone) -> Request {
+    pub fn request<'e>(&self, entries: impl Iterator<Item = &'e [u8]> + Clone) -> Request {
         let entry_bytes: usize = entries.clone().map(|entry| entry.len() + 1).sum();
-        let recipients = entries.len() as u32;
         let mut out = Vec::with_capacity(self.fixed_bytes() + entry_bytes);
         out.extend_from_slice(&self.bytes);
         for (index, entry) in entries.enumerate() {
@@ -146,7 +143,7 @@ impl BulkHead {
         let mut hash = self.hash.clone();
         hash.update(&out[self.bytes.len()..]);
         let body_hash = hash.finalize().into();
-        Request { operation: Operation::SendBulkEmail, body: out.into(), body_hash, recipients }
+        Request { operation: Operation::SendBulkEmail, body: out.into(), body_hash }
     }
 }
 
@@ -286,7 +283,6 @@ mod tests {
             .collect();
         let request = head.request(entries.iter().map(Vec::as_slice));
         let body: Value = serde_json::from_slice(&request.body).unwrap();
-        assert_eq!(request.recipients, 2);
         assert_eq!(request.body_hash[..], Sha256::digest(&request.body)[..]);
         assert_eq!(body["DefaultContent"]["Template"]["TemplateData"], "{}");
         assert_eq!(body["DefaultContent"]["Template"]["TemplateContent"]["Html"], "<b>{{b}}</b>");

@@ -9,8 +9,10 @@ from mailrail.campaigns import store
 from mailrail.db.pool import Pool
 from mailrail.emails import store as emails
 from mailrail.emails.model import LeasedShard
+from mailrail.ids import Kind
 from tests.support.api import Api, Tenant
 from tests.support.campaigns import draft, launched, set_status, stream_of
+from tests.support.streams import make_stream
 
 LEASE_S = 30.0
 
@@ -173,3 +175,28 @@ async def test_a_campaign_that_was_cancelled_is_not_paused_by_its_last_round(ten
         await store.pause_campaign(conn, await stream_of(tenant, path), "Amazon SES refused it")
     shown = (await tenant.get(path)).body
     assert (shown["status"], shown["reason"]) == ("cancelled", "by request")
+
+
+async def test_sweeps_and_users_at_once_do_not_lock_each_other_out(tenant: Tenant, worker_pool: Pool) -> None:
+    async with worker_pool.acquire() as conn:
+        stream = await make_stream(conn, tenant.account_id, 40, shard_size=1)
+        campaign_id = await conn.fetchval("SELECT id FROM campaigns WHERE stream_id = $1", stream.stream_id)
+    path = f"/api/v1/campaigns/{tenant.api.ids.encode(Kind.CAMPAIGN, campaign_id)}"
+
+    async def sweep() -> None:
+        async with worker_pool.acquire() as conn:
+            for _ in range(5):
+                # Leases fall silent in an order of their own.
+                await conn.execute(
+                    """UPDATE shards s SET lease_id = 1, lease_until = now() - interval '1 second'
+                       FROM (SELECT shard FROM shards WHERE stream_id = $1 AND lease_id IS NULL
+                             ORDER BY random() LIMIT 10 FOR UPDATE SKIP LOCKED) r
+                       WHERE s.stream_id = $1 AND s.shard = r.shard""",
+                    stream.stream_id,
+                )
+                await emails.expire_leases(conn)
+
+    for _ in range(10):
+        verbs = ("pause", "resume", "pause", "resume")
+        answers = await asyncio.gather(sweep(), sweep(), *(tenant.post(f"{path}/{verb}") for verb in verbs))
+        assert {answer.status for answer in answers if answer is not None} == {200}

@@ -243,6 +243,21 @@ async def test_nothing_starts_while_sending_is_held(tenant: Tenant, worker_pool:
     assert (await tenant.post(f"{path}/resume")).body["status"] == "sending"
 
 
+async def test_a_frozen_wallet_makes_it_wait_and_not_fail(
+    tenant: Tenant, worker_pool: Pool, database: Database
+) -> None:
+    path = await scheduled(tenant)
+    await make_due(tenant, path)
+    freeze = "UPDATE ledger_accounts SET frozen_at = CASE WHEN $2 THEN now() END WHERE account_id = $1"
+    async with worker_pool.acquire() as conn:
+        await conn.execute(freeze, tenant.account_id, True)
+        await start_due(worker_pool, database.settings())
+        assert (await tenant.get(path)).body["status"] == "scheduled"
+        await conn.execute(freeze, tenant.account_id, False)
+    await start_due(worker_pool, database.settings())
+    assert (await tenant.get(path)).body["status"] == "sending"
+
+
 async def test_one_that_breaks_is_paused_and_the_next_one_starts(
     tenant: Tenant, worker_pool: Pool, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

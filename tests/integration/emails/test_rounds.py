@@ -218,3 +218,20 @@ async def test_late_outcomes_wake_a_shard_that_went_to_sleep_without_them(
         await conn.execute("UPDATE permits SET due_at = now()")
         await conn.execute("UPDATE shards SET wake_at = now() WHERE wake_at IS NOT NULL")
         assert (await claim(conn, await lease_next(conn))).seqs == [3]
+
+
+async def test_a_tenant_with_less_under_way_is_seen_waiting(worker_pool: Pool, stream: TestStream) -> None:
+    async with worker_pool.acquire() as conn:
+        first = await lease_next(conn)
+        assert not await store.is_poorer_tenant_waiting(conn, first)
+        await make_stream(conn, stream.account_id, 10, shard_size=5)
+        assert not await store.is_poorer_tenant_waiting(conn, first), "another campaign of its own tenant is none"
+        other = await make_account(conn, "Other")
+        await make_stream(conn, other, 30, shard_size=10)
+        assert await store.is_poorer_tenant_waiting(conn, first)
+        theirs = await lease_next(conn)
+        assert theirs.account_id == other
+        assert not await store.is_poorer_tenant_waiting(conn, first), "both have as much under way"
+        second = await lease_next(conn)
+        assert second.account_id == stream.account_id
+        assert await store.is_poorer_tenant_waiting(conn, second), "letting go would leave them even"

@@ -121,6 +121,21 @@ def test_all_of_a_written_call_has_left_under_tls_too(simulator: RunningSimulato
         wait_for_accepted(simulator, before + ROWS)
 
 
+def test_a_worker_that_wakes_up_with_an_old_signature_halts_nobody(tmp_path: Path) -> None:
+    with (
+        simulating(tmp_path / "simulator", signature_max_age_ms=500) as strict,
+        sending(strict, tmp_path / "history", armed("call.checked", "stop")) as process,
+    ):
+        wait_until_frozen(process)
+        # Older than the age and the second that a signature is given.
+        time.sleep(2)
+        process.send_signal(signal.SIGCONT)
+        out, _ = process.communicate(timeout=30)
+        assert strict.get("stats")["refused_for_age"] == 1
+        assert accepted(strict) == 0
+    assert orjson.loads(out) == {"3": ROWS}
+
+
 def test_a_bad_menu_is_one_sentence_and_arms_nothing(simulator: RunningSimulator, tmp_path: Path) -> None:
     with sending(simulator, tmp_path / "history", armed("call.signed", "kill", 2)) as process:
         out, err = process.communicate(timeout=30)

@@ -242,6 +242,21 @@ async def test_campaigns_leave_the_reserve_of_the_daily_quota_and_resume_alone(
     assert await limiter.grant(20) == 20
 
 
+async def test_a_day_that_ses_calls_used_up_is_so_until_the_next_poll(pool: Pool, settings: Settings) -> None:
+    account = granted_by_ses(day_quota=1000.0)
+    limiter = await polled(pool, settings, account, tokens=BURST)
+    assert await limiter.grant(20) == 20
+    await limiter.day_used_up()
+    assert await limiter.grant(20) == 0
+    with pytest.raises(NoTokens):
+        await limiter.take(1)
+    await polled(pool, settings, account, tokens=BURST)
+    assert await limiter.grant(20) == 20
+    unlimited = await polled(pool, settings, tokens=BURST)
+    await unlimited.day_used_up()
+    assert await unlimited.grant(20) == 20, "there is no daily quota to use up"
+
+
 async def test_nothing_is_granted_while_sending_is_disabled(pool: Pool, settings: Settings) -> None:
     limiter = await polled(pool, settings, granted_by_ses(sending_enabled=False), tokens=BURST)
     assert await limiter.grant(20) == 0

@@ -1,5 +1,6 @@
 """Fields of a JSON object and what can be wrong with them."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -118,3 +119,42 @@ def test_addresses_that_differ_in_spelling_only_are_one() -> None:
     assert fields.addresses("list", 9) == ["a@example.com", "b@example.com"]
     assert fields.addresses("alone", 9) == ["a@example.com"]
     assert fields.addresses("gone", 9) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2027-04-08T10:15:00Z", datetime(2027, 4, 8, 10, 15, tzinfo=UTC)),
+        ("2027-04-08t12:15:00.5+02:00", datetime(2027, 4, 8, 10, 15, 0, 500_000, tzinfo=UTC)),
+        ("2027-04-08 10:15:00-00:00", datetime(2027, 4, 8, 10, 15, tzinfo=UTC)),
+        ("2028-02-29T23:59:59z", datetime(2028, 2, 29, 23, 59, 59, tzinfo=UTC)),
+    ],
+)
+def test_a_moment_has_a_zone(text: str, moment: datetime) -> None:
+    fields = Fields({"at": text})
+    assert fields.moment("at") == moment
+    fields.finish()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "now",
+        "2027-04-08",
+        "2027-04-08T10:15:00",
+        "2027-04-08T10:15Z",
+        "2027-02-29T10:15:00Z",
+        "2027-04-08T24:00:00Z",
+        "2027-04-08T10:15:60Z",
+        "20270408T101500Z",
+        "2027-04-08T10:15:00+0200",
+        "2027-04-08T10:15:00+25:00",
+        " 2027-04-08T10:15:00Z",
+        "٢٠٢٧-04-08T10:15:00Z",
+    ],
+)
+def test_what_names_no_moment_is_refused(text: str) -> None:
+    fields = Fields({"at": text})
+    assert fields.moment("at") is None
+    assert errors_of(fields) == {"at": "time_invalid"}

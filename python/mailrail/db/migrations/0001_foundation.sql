@@ -345,7 +345,7 @@ CREATE TABLE events (
   stream_id bigint NOT NULL,
   seq integer NOT NULL,
   kind smallint NOT NULL,
-  -- 0 where a mail can have only one of its kind; otherwise tells two of them apart.
+  -- The attempt (0 when unknown) where a mail can have only one of its kind; otherwise tells two of them apart.
   dedupe bigint NOT NULL DEFAULT 0,
   account_id bigint NOT NULL,
   attempt smallint NOT NULL,

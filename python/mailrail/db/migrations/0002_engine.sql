@@ -168,7 +168,7 @@ CREATE FUNCTION installation_figures() RETURNS TABLE (name text, label text, val
   UNION ALL SELECT 'send_throttles', l.name, throttles FROM send_limits l
   UNION ALL SELECT 'send_granted', l.name, granted FROM send_limits l
   UNION ALL SELECT 'send_quota_max', l.name, max_24_hour_send FROM send_limits l
-  UNION ALL SELECT 'send_quota_used', l.name, sent_last_24_hours + taken_since_poll FROM send_limits l
+  UNION ALL SELECT 'send_quota_used', l.name, sent_last_24_hours + (granted - granted_at_poll) FROM send_limits l
 $$;
 
 -- —— rights ————————————————————————————————————————————————————————————————————————————————————————————————————————————
