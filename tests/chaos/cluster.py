@@ -207,7 +207,7 @@ class Cluster:
             "events_url": f"{self.api_url}/events/sns",
             "topic_arn": SIMULATOR_TOPIC_ARN,
             "max_send_rate": self.shape.rate,
-            # SIG "signature_max_age_ms": SIGNATURE_MAX_AGE_MS,
+            "signature_max_age_ms": SIGNATURE_MAX_AGE_MS,
         }
         output = self.folder / "simulator.log"
         process = await self._nest.fork("simulator", ["stand-in", orjson.dumps(options).decode()], {}, output)
