@@ -133,12 +133,24 @@ class MessageBroker:
         return self._broker.address
 
     async def do(self, verb: Callable[[Broker], None]) -> None:
-        """One verb, to its end."""
+        """One verb, to its end; it goes on when nobody waits for it any more."""
+
+        def run() -> None:
+            try:
+                verb(self._broker)
+            finally:
+                self.is_busy = False
+
         self.is_busy = True
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, verb, self._broker)
-        finally:
-            self.is_busy = False
+        await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+    async def end(self) -> None:
+        """For good and at once, also in the middle of a start."""
+        while True:
+            self._broker.kill()
+            if not self.is_busy:
+                return
+            await asyncio.sleep(10 * STEP_S)
 
 
 class Cluster:
@@ -306,7 +318,7 @@ async def running(folder: Path, seed: int, shape: Shape, history: Path, report: 
         broker = None
         if shape.with_kafka:
             broker = MessageBroker(Broker(folder / "kafka"), stack.enter_context(ThreadPoolExecutor(1, "broker")))
-            stack.push_async_callback(broker.do, Broker.stop)
+            stack.push_async_callback(broker.end)
             await broker.do(Broker.start)
         proxy = await stack.enter_async_context(Proxy(prepared.port, seed, report).listening())
         nest = await stack.enter_async_context(nursery(folder / "nursery.log", shape.patches))

@@ -142,6 +142,7 @@ class Run:
         self.unsettled: list[str] = []
         self._side_tasks: set[asyncio.Task[None]] = set()
         self._frozen: set[int] = set()
+        self._trouble: list[str] = []
         self.cluster: Cluster
         self.customers: Customers
         self.session: aiohttp.ClientSession
@@ -319,7 +320,7 @@ class Run:
 
     async def _upset_broker(self, broker: MessageBroker, action: Action) -> None:
         self.scribe.write(f"chaos.{action}")
-        self.tally.done[action] += 1
+        self.tally.done[action.value] += 1
         await broker.do(Broker.restart if action is Action.BROKER_KILL else Broker.wipe)
 
     def _armed(self, role: str) -> dict[str, dict[str, float]]:
@@ -382,7 +383,12 @@ class Run:
     def _aside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._side_tasks.add(task)
-        task.add_done_callback(self._side_tasks.discard)
+        task.add_done_callback(self._end_aside)
+
+    def _end_aside(self, task: asyncio.Task[None]) -> None:
+        self._side_tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._trouble.append(f"the harness failed: {error!r}")
 
     # —— and then ——
 
@@ -472,7 +478,7 @@ class Run:
             # Who loses events may write twice to those of whom it never heard, and to nobody else.
             verdict = dataclasses.replace(verdict, duplicates=[])
         findings.wrong += verdict.sentences()
-        findings.wrong += self.snapshots.violations[:20]
+        findings.wrong += self.snapshots.violations[:20] + self._trouble
         if self.unsettled:
             findings.wrong.append(f"{len(self.unsettled)} campaigns did not end: {', '.join(self.unsettled[:10])}")
         quotas = {
