@@ -9,7 +9,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 unexport CONDA_PREFIX PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: run test lint format bench build help
+.PHONY: run test lint format bench chaos build help
 
 run: build ## start everything on this machine and send the demo campaign (ARGS="--recipients 1000")
 	@exec $(BIN)/mailrail up --demo $(ARGS)
@@ -30,6 +30,9 @@ format: build ## put Python and Rust sources into their standard form
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format .
 	cargo fmt --all
+
+chaos: build ## the whole kill harness: a thousand kills, the broken builds, lost events (about half an hour)
+	MAILRAIL_TEST_CHAOS=full $(BIN)/pytest tests/chaos $(ARGS)
 
 bench: build ## run the benches; each checks its result before it times anything
 	cargo bench --quiet --bench '*'

@@ -37,11 +37,10 @@ class Failpoints:
     def hit(self, point: str, **facts: Any) -> None:
         """Records the point and draws its fate; facts are numbers, short texts, or lists of numbers."""
         if self.active:
-            self._record(point, facts)
-            for end, chance in self._points.get(point, {}).items():
-                if self._random.random() < chance:
-                    self._record(point, facts | {"end": end})
-                    os.kill(os.getpid(), SIGNALS[end])
+            end = self._draw(point)
+            self._record(point, facts if end is None else facts | {"end": end})
+            if end is not None:
+                os.kill(os.getpid(), SIGNALS[end])
 
     @contextlib.contextmanager
     def span(self, kind: str, **facts: Any) -> Iterator[None]:
@@ -55,6 +54,11 @@ class Failpoints:
             yield
         finally:
             self._record(f"{kind}.closed", {"span": kind, kind: number})
+
+    def _draw(self, point: str) -> str | None:
+        # Both are drawn every time, so that switching one off does not shift the other.
+        drawn = [end for end, chance in self._points.get(point, {}).items() if self._random.random() < chance]
+        return drawn[0] if drawn else None
 
     def _record(self, point: str, facts: Mapping[str, Any]) -> None:
         if self._history is not None:

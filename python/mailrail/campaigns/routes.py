@@ -8,6 +8,7 @@ from typing import Any
 
 from sanic.response import HTTPResponse
 
+from mailrail import failpoints
 from mailrail.accounts.model import Account
 from mailrail.campaigns import form, recipients, service
 from mailrail.campaigns.model import Campaign, CampaignDraft, Launch, TemplateInvalid
@@ -192,8 +193,13 @@ async def launch_campaign(request: Request, campaign_id: str) -> Launch:
     fields = Fields(read_object(request))
     scheduled_at = fields.moment("scheduledAt")
     fields.finish()
-    async with transaction(ctx.pool, account.id) as conn:
-        return await service.launch(conn, account, ctx.ids.find(Kind.CAMPAIGN, campaign_id), ctx.settings, scheduled_at)
+    number = ctx.ids.find(Kind.CAMPAIGN, campaign_id)
+    with failpoints.span("ledger"):
+        async with transaction(ctx.pool, account.id) as conn:
+            started = await service.launch(conn, account, number, ctx.settings, scheduled_at)
+            failpoints.hit("launch.held", stream_id=started.campaign.stream_id)
+        failpoints.hit("launch.committed", stream_id=started.campaign.stream_id)
+    return started
 
 
 def estimated_micros(account: Account, settings: Settings, audience_count: int) -> int:

@@ -3,6 +3,8 @@
 The rule is `model.fold`; a property test holds the two together.
 """
 
+from collections.abc import Callable
+
 from mailrail import failpoints
 from mailrail.db.pool import Connection, fetch_one
 from mailrail.emails.model import EXPIRY, EventKind, Outcome, ShardFold, State
@@ -213,8 +215,8 @@ WHERE stream_id = $1 AND shard = $2 AND EXISTS (SELECT FROM permits WHERE stream
 """
 
 
-async def fold_next(conn: Connection) -> ShardFold | None:
-    """Folds the shard that waits longest, in the caller's transaction; None when none is due.
+async def fold_next(conn: Connection, begin: Callable[[], object] = lambda: None) -> ShardFold | None:
+    """Folds the shard that waits longest, in the caller's transaction; None when none is due. Calls `begin` once there is one.
 
     The lock on the fold's row comes first: whatever is committed before it is seen, and whatever comes after marks the
     shard due again.
@@ -222,6 +224,7 @@ async def fold_next(conn: Connection) -> ShardFold | None:
     due = await conn.fetchrow(_TAKE_FOLD)
     if due is None:
         return None
+    begin()
     stream_id, shard, account_id, hold_id = due["stream_id"], due["shard"], due["account_id"], due["hold_id"]
     span = (due["first_seq"], due["last_seq"])
     # Every input below is one shard's few thousand rows. Partitions of this week have no statistics yet, and a planner

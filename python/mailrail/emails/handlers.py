@@ -69,10 +69,10 @@ class Reconciler:
         async with self._pool.acquire() as conn:
             async with conn.transaction():
                 done = await reconcile.reconcile_next(conn, self._patience)
-            failpoints.hit("reconcile.committed")
             if done is None:
                 await reconcile.drop_old_canaries(conn, self._patience)
                 return False
+            failpoints.hit("reconcile.committed", stream_id=done.stream_id, shard=done.shard)
         if done.permitted or done.given_up or done.waiting_for:
             log.info(
                 "reconciler: stream=%d shard=%d permitted=%d given_up=%d waiting_for=%s",

@@ -1,9 +1,11 @@
 """The applier: raw notifications become events; shards that they touch are folded, money settles, campaigns complete."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
+from mailrail import failpoints
 from mailrail._core import Codec, parse_events
 from mailrail.campaigns import store as campaigns
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
@@ -19,28 +21,40 @@ IDLE_S = 0.2
 
 async def apply_once(conn: Connection, codec: Codec) -> bool:
     """Applies one batch in one transaction; False when so few waited that it is worth gathering more first."""
-    async with conn.transaction():
-        await store.prepare_staging(conn)
-        taken = await store.take_notifications(conn, APPLY_BATCH)
+    with contextlib.ExitStack() as under_way:
+        async with conn.transaction():
+            await store.prepare_staging(conn)
+            taken = await store.take_notifications(conn, APPLY_BATCH)
+            if taken:
+                under_way.enter_context(failpoints.span("event", rows=taken))
+                failpoints.hit("apply.taken", rows=taken)
+                await _apply_taken(conn, codec)
+                failpoints.hit("apply.inserted", rows=taken)
         if taken:
-            parsed = await asyncio.to_thread(parse_events, codec, await store.read_taken(conn))
-            await store.stage(conn, parsed.events, parsed.parked)
-            await store.insert_events(conn)
-            await store.note_canaries(conn)
-            await store.suppress_addresses(conn)
-            await store.mark_folds_due(conn)
-            if parsed.parked_count:
-                log.warning("applier: parked %d notifications", parsed.parked_count)
-                await store.park_notifications(conn)
+            failpoints.hit("apply.committed", rows=taken)
     return taken >= WORTHWHILE_BATCH
+
+
+async def _apply_taken(conn: Connection, codec: Codec) -> None:
+    parsed = await asyncio.to_thread(parse_events, codec, await store.read_taken(conn))
+    await store.stage(conn, parsed.events, parsed.parked)
+    await store.insert_events(conn)
+    await store.note_canaries(conn)
+    await store.suppress_addresses(conn)
+    await store.mark_folds_due(conn)
+    if parsed.parked_count:
+        log.warning("applier: parked %d notifications", parsed.parked_count)
+        await store.park_notifications(conn)
 
 
 async def fold_once(conn: Connection) -> bool:
     """Folds one shard and completes its campaign if that was the last open one; False when no fold was due."""
-    async with conn.transaction():
-        folded = await fold.fold_next(conn)
-    if folded is None:
-        return False
+    with contextlib.ExitStack() as under_way:
+        async with conn.transaction():
+            folded = await fold.fold_next(conn, lambda: under_way.enter_context(failpoints.span("ledger")))
+        if folded is None:
+            return False
+        failpoints.hit("fold.committed", stream_id=folded.stream_id, shard=folded.shard)
     if folded.closed_now:
         await complete_if_done(conn, folded.stream_id)
     return True

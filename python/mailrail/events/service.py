@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from mailrail import failpoints
 from mailrail._core import Envelope, SnsVerifier
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Pool
@@ -70,13 +71,15 @@ class Intake:
             if not self._waiting:
                 self._arrived.clear()
             try:
-                await self._take_batch(batch)
+                with failpoints.span("event", rows=len(batch)):
+                    await self._take_batch(batch)
             except Exception as error:
                 log.exception("intake: a batch of %d failed", len(batch))
                 _answer(batch, error)
 
     async def _take_batch(self, batch: Sequence[tuple[bytes, asyncio.Future[None]]]) -> None:
         envelopes = await self._verify([body for body, _ in batch])
+        failpoints.hit("intake.verified", rows=len(batch))
         notifications, others = [], []
         for envelope, (_, done) in zip(envelopes, batch, strict=True):
             if envelope.status != "ok":
@@ -137,6 +140,7 @@ class Intake:
                     # PostgreSQL's text cannot hold NUL; JSON has no use for one.
                     [envelope.message.decode(errors="replace").replace("\0", "") for envelope in envelopes],
                 )
+            failpoints.hit("intake.stored", rows=len(envelopes))
         except DATABASE_ERRORS as error:
             log.warning("intake: %d notifications not stored (%s)", len(envelopes), type(error).__name__)
             failure = IntakeUnavailable()
