@@ -67,9 +67,7 @@ class PostgresBus:
         conn = await self._connect()
         try:
             conn.add_termination_listener(lambda _: waiting.put_nowait(None))
-            await conn.add_listener(
-                _channel(topic), lambda *call: waiting.qsize() < WAITING_MAX and waiting.put_nowait(str(call[3]))
-            )
+            await conn.add_listener(_channel(topic), lambda *call: _queue(waiting, str(call[3])))
             outage.is_over()
             await handler(None)
             while (payload := await waiting.get()) is not None:
@@ -89,6 +87,11 @@ class PostgresBus:
 
     async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         return await asyncpg.connect(self._database_url, timeout=CONNECT_TIMEOUT_S)
+
+
+def _queue(waiting: asyncio.Queue[str | None], payload: str) -> None:
+    if waiting.qsize() < WAITING_MAX:
+        waiting.put_nowait(payload)
 
 
 def _channel(topic: str) -> str:
