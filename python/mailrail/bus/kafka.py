@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import IllegalStateError, KafkaError, ProducerClosed, TopicAlreadyExistsError
+from aiokafka.errors import IllegalStateError, KafkaError, TopicAlreadyExistsError
 
 from mailrail.bus.messages import (
     TOPICS,
@@ -308,12 +308,12 @@ async def _stop(consumer: AIOKafkaConsumer) -> None:
 
 
 async def _abandon(producer: AIOKafkaProducer) -> None:
-    """Ends a producer with all that it still holds. By itself it would first wait until every message is acknowledged,
-    for ever if need be; aiokafka has no public way to give up.
+    """Ends a producer with all that it still holds. Its own `stop` first waits until every message is acknowledged, for ever
+    if need be, and there is no public way to give up.
     """
     with contextlib.suppress(Exception):
-        sender = producer._sender.sender_task if producer._sender else None  # noqa: SLF001
-        if sender is not None:
-            sender.cancel()
-        producer._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001
-        await asyncio.wait_for(producer.stop(), CLOSE_TIMEOUT_S)
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await producer._sender.close()  # noqa: SLF001
+    with contextlib.suppress(Exception):
+        await producer.client.close()
+    producer._closed = True  # noqa: SLF001

@@ -64,15 +64,10 @@ class PostgresBus:
     async def _listen(self, topic: str, handler: Handler, outage: Outage) -> None:
         """Until the connection ends."""
         waiting: asyncio.Queue[str | None] = asyncio.Queue()
-
-        def hear(conn: object, pid: int, channel: str, payload: object) -> None:
-            if waiting.qsize() < WAITING_MAX:
-                waiting.put_nowait(str(payload))
-
         conn = await self._connect()
         try:
             conn.add_termination_listener(lambda _: waiting.put_nowait(None))
-            await conn.add_listener(_channel(topic), hear)
+            await conn.add_listener(_channel(topic), lambda *call: _queue(waiting, str(call[3])))
             outage.is_over()
             await handler(None)
             while (payload := await waiting.get()) is not None:
@@ -92,6 +87,11 @@ class PostgresBus:
 
     async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         return await asyncpg.connect(self._database_url, timeout=CONNECT_TIMEOUT_S)
+
+
+def _queue(waiting: asyncio.Queue[str | None], payload: str) -> None:
+    if waiting.qsize() < WAITING_MAX:
+        waiting.put_nowait(payload)
 
 
 def _channel(topic: str) -> str:

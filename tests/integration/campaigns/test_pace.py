@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from mailrail._core import Report
 from mailrail.campaigns import handlers
 from mailrail.ses import model
 from tests.support.installation import Installation, installed
 from tests.support.postgres import Database
 
 RATE = 50
-TOLD_BY_THE_CORE = pytest.mark.skipif(not hasattr(Report, "throttled"), reason="the core does not tell throttles")
 DEBT = "tokens = -1e6"
 
 
@@ -119,7 +117,6 @@ async def test_tokens_of_those_who_are_not_written_to_come_back(installation: In
     assert await ask(installation, "SELECT granted FROM send_limits") == 15
 
 
-@TOLD_BY_THE_CORE
 async def test_throttling_lowers_the_rate_for_all(installation: Installation) -> None:
     await installation.set_faults(throttle_429=0.3, seed=1)
     tenant = await installation.add_sender(2 * RATE)
@@ -130,7 +127,6 @@ async def test_throttling_lowers_the_rate_for_all(installation: Installation) ->
     assert await ask(installation, "SELECT factor FROM send_limits") <= 0.7
 
 
-@TOLD_BY_THE_CORE
 async def test_a_daily_quota_that_is_hit_stops_campaigns_until_the_next_poll(
     database: Database, tmp_path: Path
 ) -> None:
