@@ -72,7 +72,7 @@ TYPES: dict[int, str] = {
 }
 RETRY_AFTER_S = "5"
 
-# The database cannot be reached or is going down: it passes.
+# The database cannot be reached, is going down, or a migration stood in the way: it passes.
 DATABASE_AWAY = (
     OSError,
     TimeoutError,
@@ -80,6 +80,8 @@ DATABASE_AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
 )
 
 
