@@ -10,6 +10,7 @@ from mailrail.config import Settings, with_role_urls
 from mailrail.db.pool import Pool, connect, open_pool
 from mailrail.up.postgres import Cluster, ensure_database
 from tests.support import fleet
+from tests.support.installation import free_port
 from tests.support.postgres import Database
 from tests.support.processes import wait_until
 
@@ -36,7 +37,7 @@ async def test_half_a_campaign_is_restored(
     file = tmp_path / "mail.backup"
     changes = {
         "accepted_log": str(tmp_path / "accepted" / "log"),
-        "worker_port": fleet.free_port(),
+        "worker_port": free_port(),
         "max_send_rate": 1000.0,
     }
     with fleet.simulated(database, tmp_path, changes) as (settings, simulator):

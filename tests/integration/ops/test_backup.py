@@ -5,6 +5,7 @@ import stat
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -55,7 +56,7 @@ async def file(filled: Settings, tmp_path: Path) -> Path:
     return file
 
 
-def on(settings: Settings, url: str, **changes: str) -> Settings:
+def on(settings: Settings, url: str, **changes: Any) -> Settings:
     """The same installation on another database."""
     return with_role_urls(replace(settings, database_url=url, api_database_url="", worker_database_url="", **changes))
 

@@ -18,6 +18,7 @@ from mailrail.ops.health import Health, serving
 from mailrail.ops.metrics import FIGURES, Metrics
 from tests.support import fleet
 from tests.support.api import Api, Tenant
+from tests.support.installation import free_port
 from tests.support.postgres import Database
 from tests.support.processes import wait_until
 from tests.support.streams import add_claim, make_account, make_stream
@@ -147,7 +148,7 @@ async def test_scrapes_share_a_reading(worker_pool: Pool, monkeypatch: pytest.Mo
 
 
 async def test_without_a_database_the_page_says_so(database: Database, worker_pool: Pool) -> None:
-    settings = database.settings(worker_port=fleet.free_port())
+    settings = database.settings(worker_port=free_port())
     health = Health(settings, worker_pool, Metrics())
     base = f"http://127.0.0.1:{settings.worker_port}"
     async with serving(health), aiohttp.ClientSession() as session:
@@ -169,7 +170,7 @@ async def test_without_a_database_the_page_says_so(database: Database, worker_po
 
 
 async def test_a_worker_port_in_use_stops_the_start(database: Database, worker_pool: Pool) -> None:
-    settings = database.settings(worker_port=fleet.free_port())
+    settings = database.settings(worker_port=free_port())
     async with serving(Health(settings, worker_pool, Metrics())):
         with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1 port {settings.worker_port}"):
             async with serving(Health(settings, worker_pool, Metrics())):
@@ -177,7 +178,7 @@ async def test_a_worker_port_in_use_stops_the_start(database: Database, worker_p
 
 
 async def test_a_worker_counts_its_outcomes(database: Database, worker_pool: Pool, tmp_path: Path) -> None:
-    with fleet.simulated(database, tmp_path, {"worker_port": fleet.free_port(), "metrics_token": TOKEN}) as (
+    with fleet.simulated(database, tmp_path, {"worker_port": free_port(), "metrics_token": TOKEN}) as (
         settings,
         _,
     ):
