@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,7 +197,8 @@ class KafkaBus:
 
     async def _listen(self, topic: str, handler: Handler, outage: Outage) -> None:
         """Until something fails."""
-        await asyncio.wait_for(self._make_topics(self._doorbells()), CONNECT_TIMEOUT_S)
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await self._make_topics(self._doorbells())
         consumer = AIOKafkaConsumer(
             self._name(topic),
             group_id=self._name(topic),
@@ -208,7 +209,8 @@ class KafkaBus:
             **self._client_options(),
         )
         try:
-            await asyncio.wait_for(consumer.start(), JOIN_TIMEOUT_S)
+            async with asyncio.timeout(JOIN_TIMEOUT_S):
+                await consumer.start()
             outage.is_over()
             await handler(None)
             heard_at = time.monotonic()
@@ -260,7 +262,9 @@ class KafkaBus:
 
     async def _require(self, consumer: AIOKafkaConsumer, topic: str) -> None:
         """A consumer waits in peace on a topic that a wipe took away: raises so that it is made again."""
-        if self._name(topic) not in await asyncio.wait_for(consumer.topics(), CONNECT_TIMEOUT_S):
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            there = await consumer.topics()
+        if self._name(topic) not in there:
             raise TopicGone(f"topic {self._name(topic)} is gone")
 
     def _name(self, topic: str) -> str:
@@ -280,7 +284,8 @@ async def _commit(consumer: AIOKafkaConsumer, done: dict[TopicPartition, int]) -
     kept = {partition: offset for partition, offset in done.items() if partition in consumer.assignment()}
     if kept:
         try:
-            await asyncio.wait_for(consumer.commit(kept), CONNECT_TIMEOUT_S)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await consumer.commit(kept)
         except (KafkaError, TimeoutError) as error:
             log.info("bus: offsets not committed (%s)", describe(error))
 
@@ -302,18 +307,25 @@ async def _tail(consumer: AIOKafkaConsumer, partition: TopicPartition, most: int
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:
-    """Leaves the group, so that its partitions move at once; not for longer than it takes with a broker that lives."""
-    with contextlib.suppress(Exception):  # of aiokafka, which may be anything where it never got to start
-        await asyncio.wait_for(consumer.stop(), CLOSE_TIMEOUT_S)
+    """Leaves the group, so that its partitions move at once."""
+    await _for_a_while(consumer.stop())
 
 
 async def _abandon(producer: AIOKafkaProducer) -> None:
     """Ends a producer with all that it still holds. Its own `stop` first waits until every message is acknowledged, for ever
     if need be, and there is no public way to give up.
     """
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await producer._sender.close()  # noqa: SLF001
-    with contextlib.suppress(Exception):
-        await producer.client.close()
+    await _for_a_while(producer._sender.close())  # noqa: SLF001
+    await _for_a_while(producer.client.close())
     producer._closed = True  # noqa: SLF001
+
+
+async def _for_a_while(ending: Coroutine[Any, Any, None]) -> None:
+    """Waits for it, but not longer than it takes with a broker that lives; its failure is no news.
+
+    Not by a time-out alone: that one would wait until the cancelled coroutine has let itself be cancelled.
+    """
+    task = asyncio.create_task(ending)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await asyncio.wait([task], timeout=CLOSE_TIMEOUT_S)
+    task.cancel()

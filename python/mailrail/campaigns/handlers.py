@@ -84,7 +84,8 @@ class SendLoop:
         self._rings.append(looked)
         self._doorbell.set()
         try:
-            await asyncio.wait_for(looked, RING_TIMEOUT_S)
+            async with asyncio.timeout(RING_TIMEOUT_S):
+                await looked
         except TimeoutError:
             raise NotNow from None
 
