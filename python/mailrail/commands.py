@@ -13,7 +13,7 @@ from mailrail.accounts.model import Account, AccountNotFound, KeyNotFound, Plan,
 from mailrail.config import Settings
 from mailrail.db import migrate
 from mailrail.db.pool import Connection, connect
-from mailrail.emails.accepted_log import open_log
+from mailrail.emails.accepted_log import opened_log
 from mailrail.errors import ConfigError
 from mailrail.ids import Ids, Kind
 from mailrail.ops import guard
@@ -141,7 +141,8 @@ async def deposit(office: Office, arguments: argparse.Namespace) -> str:
 async def release(office: Office, arguments: argparse.Namespace) -> str:
     """Lets a held installation send again, and says what to look at."""
     try:
-        done = await guard.release(office.conn, open_log(office.settings.accepted_log), arguments.repair)
+        async with opened_log(office.settings) as accepted:
+            done = await guard.release(office.conn, accepted, arguments.repair)
     except OSError as error:
         raise ConfigError(f"the log of accepted mail cannot be used: {error}") from error
     return describe_release(done, office.ids)

@@ -232,7 +232,7 @@ class Pair:
                 self.client.write(data)
 
     def _resume(self, data: bytes) -> None:
-        if not self.client.is_closing():
+        if not self.dark and not self.client.is_closing():
             self.client.write(data)
         if self.server is not None and not self.server.is_closing():
             self.server.resume_reading()

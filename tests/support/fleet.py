@@ -147,9 +147,14 @@ async def add_sender(pool: Pool, recipients: int, email: str = "p{}@example.net"
 
 
 def post(settings: Settings, key: str, path: str, body: object = None) -> tuple[int, Any]:
-    """(status, JSON) of a POST to the API."""
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{settings.port}{path}",
+    """(status, JSON) of a POST to the API of these settings."""
+    return post_to(f"http://127.0.0.1:{settings.port}", key, path, body)
+
+
+def post_to(base_url: str, key: str, path: str, body: object = None) -> tuple[int, Any]:
+    """(status, JSON) of a POST to an API."""
+    request = urllib.request.Request(  # noqa: S310
+        base_url + path,
         data=b"" if body is None else orjson.dumps(body),
         method="POST",
         headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
@@ -189,3 +194,12 @@ def accepted(simulator: RunningSimulator) -> list[str]:
 def accepted_count(simulator: RunningSimulator) -> int:
     """How many mails the simulator accepted."""
     return int(simulator.get("accepted?from=0&limit=0")["total"])
+
+
+def set_faults(simulator: RunningSimulator, **menu: Any) -> None:
+    """Replaces the simulator's faults."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{simulator.port}/_simulator/faults", data=orjson.dumps(menu), method="PUT"
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        assert answer.status == 200

@@ -27,10 +27,13 @@ API = "mailrail_api"
 WORKER = "mailrail_worker"
 SERVER_VERSION_MIN = 180000
 ADVISORY_LOCK = 7_302_114_855  # any constant that nobody else in this database uses
-# Whoever comes after a waiting ALTER TABLE waits behind it, so the wait is short and is tried again.
-LOCK_WAIT = "2s"
-LOCK_TRIES = 6
+# Whoever comes after a waiting ALTER TABLE waits behind it, so the wait is short and is tried again; shorter than
+# PostgreSQL's deadlock_timeout, too, so that a file which crosses a worker's locks gives way and not the worker.
+LOCK_WAIT = "500ms"
+LOCK_TRIES = 20
 LOCK_PAUSE_S = 1.0
+# A file that locks several tables may also meet a worker that locks them in another order.
+LOCKED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 STATEMENT_LIMIT = "30min"
 OTHER_MIGRATE_WAIT = "120s"
 
@@ -83,7 +86,7 @@ async def migrate(
         raise DatabaseError(
             f"migrate lacks a right ({error.message}); `mailrail doctor` prints the SQL for an administrator"
         ) from error
-    except asyncpg.LockNotAvailableError as error:
+    except LOCKED as error:
         raise DatabaseError(
             f"a table that migrate needs was locked {LOCK_TRIES} times for {LOCK_WAIT}; run it again later"
         ) from error
@@ -165,10 +168,10 @@ async def run_file_patiently(connection: Connection, migration: Migration, repor
         try:
             await run_file(connection, migration)
             return
-        except asyncpg.LockNotAvailableError:
+        except LOCKED:
             if tries == LOCK_TRIES:
                 raise
-            report(f"migration {migration.version:04} {migration.name}: a table is locked, trying again")
+            report(f"migration {migration.version:04} {migration.name}: a table is in use, trying again")
             await asyncio.sleep(LOCK_PAUSE_S * random.uniform(0.5, 1.5))  # noqa: S311
 
 
@@ -183,7 +186,7 @@ async def run_file(connection: Connection, migration: Migration) -> None:
                 migration.version,
                 migration.name,
             )
-    except (asyncpg.InsufficientPrivilegeError, asyncpg.LockNotAvailableError):
+    except (asyncpg.InsufficientPrivilegeError, *LOCKED):
         raise
     except asyncpg.PostgresError as error:
         raise DatabaseError(

@@ -19,6 +19,10 @@ from typing import Any, Protocol, TypeAlias
 
 import orjson
 
+from mailrail.bus.kafka import KafkaBus
+from mailrail.bus.messages import BadLetter
+from mailrail.config import Settings
+
 log = logging.getLogger(__name__)
 
 VERSION = 1
@@ -304,6 +308,23 @@ def open_log(path: str, topic: RetainedTopic | None = None) -> AcceptedLog | Non
     if topic is not None:
         return TopicLog(topic)
     return FileLog(Path(path)) if path else None
+
+
+@contextlib.asynccontextmanager
+async def opened_log(settings: Settings) -> AsyncIterator[AcceptedLog | None]:
+    """The log for the length of a command, which has no bus of its own."""
+    if not settings.kafka:
+        yield open_log(settings.accepted_log)
+        return
+
+    async def park_nothing(letter: BadLetter) -> None:
+        """A command hears no messages."""
+
+    bus = KafkaBus(settings.kafka, settings.kafka_prefix, park_nothing)
+    try:
+        yield TopicLog(bus)
+    finally:
+        await bus.close()
 
 
 def ranges_of(first_seq: int | None, last_seq: int | None, seqs: Sequence[int] | None) -> Ranges:

@@ -26,7 +26,7 @@ from mailrail.config import Settings
 from mailrail.db import migrate
 from mailrail.db.migrate import OWNER, become_owner
 from mailrail.db.pool import Connection, connect, without_password
-from mailrail.emails.accepted_log import AcceptedLog, open_log
+from mailrail.emails.accepted_log import AcceptedLog, opened_log
 from mailrail.errors import DatabaseError, StartError
 from mailrail.ops import guard, store
 from mailrail.up.postgres import program_directory
@@ -95,7 +95,8 @@ async def restore(settings: Settings, file: Path, replace: bool = False, say: Sa
             say(f"restoring {mega(file.stat().st_size)} into {without_password(settings.database_url)}")
             await run_restore(program, file, settings.database_url, say)
             await migrate.run_files(connection, migrate.read_migrations(), say)
-        proven = await take_over(connection, origin, open_log(settings.accepted_log), held_reason(settings, file))
+        async with opened_log(settings) as accepted:
+            proven = await take_over(connection, origin, accepted, held_reason(settings, file))
         await migrate.finish(connection, settings.secret_key)
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseError(

@@ -76,7 +76,7 @@ TYPES: dict[int, str] = {
 }
 RETRY_AFTER_S = "5"
 
-# The database cannot be reached, is going down or undid the work: it passes.
+# The database cannot be reached, is going down, undid the work, or a migration stood in the way: it passes.
 DATABASE_AWAY = (
     OSError,
     TimeoutError,
@@ -86,6 +86,7 @@ DATABASE_AWAY = (
     asyncpg.InsufficientResourcesError,
     # Two transactions in each other's way: this one was undone and may come again.
     asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
 )
 
 

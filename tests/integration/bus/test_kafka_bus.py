@@ -165,7 +165,7 @@ async def test_what_is_kept_cannot_be_read_while_the_broker_is_away(station: Sta
 
 async def test_a_bad_message_waits_while_it_cannot_be_parked(station: Station) -> None:
     """A database that is away must not lose the evidence, and the offset does not move on."""
-    parked = []
+    parked: list[object] = []
 
     class Failing(Parking):
         async def __call__(self, bad: object) -> None:
