@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,9 +99,13 @@ async def send_campaign(tenant: Tenant) -> str:
 
 @asynccontextmanager
 async def installed(
-    database: Database, folder: Path, changes: Mapping[str, Any] | None = None, **simulator_options: Any
+    database: Database,
+    folder: Path,
+    changes: Mapping[str, Any] | None = None,
+    roles: Iterable[str] = ROLES,
+    **simulator_options: Any,
 ) -> AsyncIterator[Installation]:
-    """An installation for the length of a block; `changes` are settings."""
+    """An installation for the length of a block; `changes` are settings, `roles` what its worker does."""
     api_port, simulator_port = free_port(), free_port()
     with simulating(
         folder,
@@ -123,17 +127,27 @@ async def installed(
         async with running_api(settings, pool, api_port) as api:
             worker = assemble(settings, pool)
             await take_keys(worker)
-            roles = {name: asyncio.create_task(role(worker)) for name, role in ROLES.items()}
             try:
-                yield Installation(settings, api, simulator, worker)
+                async with playing(worker, roles):
+                    yield Installation(settings, api, simulator, worker)
             finally:
-                worker.send_loop.stop()
-                await asyncio.wait([roles["send"]], timeout=10)
-                for role in roles.values():
-                    role.cancel()
-                await asyncio.gather(*roles.values(), return_exceptions=True)
                 await worker.bus.close()
         await pool.close()
+
+
+@asynccontextmanager
+async def playing(worker: Worker, roles: Iterable[str] = ROLES) -> AsyncIterator[None]:
+    """Roles of a worker for the length of a block; the send loop ends after its rounds, the others at once."""
+    tasks = {name: asyncio.create_task(ROLES[name](worker)) for name in roles}
+    try:
+        yield
+    finally:
+        if "send" in tasks:
+            worker.send_loop.stop()
+            await asyncio.wait([tasks["send"]], timeout=10)
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
 
 
 def free_port() -> int:
