@@ -108,6 +108,8 @@ def configure(settings: Settings, process: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(redact, process) if settings.log_format == "json" else TextFormatter(redact))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    # Its pools warn with a traceback whenever a database goes away; whoever needed the connection says so in a line.
+    logging.getLogger("asyncpg").setLevel(logging.ERROR)
     logging.captureWarnings(True)
     sys.excepthook = log_uncaught
     threading.excepthook = lambda ended: log_uncaught(ended.exc_type, ended.exc_value, ended.exc_traceback)

@@ -18,7 +18,7 @@ from pathlib import Path
 import asyncpg
 
 from mailrail.config import role_password, role_url
-from mailrail.db.pool import Connection, connect
+from mailrail.db.pool import Connection, connect, first_line
 from mailrail.errors import DatabaseError
 
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -96,9 +96,17 @@ async def migrate(
 
 async def check_database(connection: Connection, secret_key: str) -> None:
     """Every process calls this at its start: right server, all files run, same secret. Raises DatabaseError."""
-    await check_server_version(connection)
-    await check_current(connection)
-    await check_secret(connection, secret_key)
+    try:
+        await check_server_version(connection)
+        await check_current(connection)
+        await check_secret(connection, secret_key)
+    except (
+        OSError,
+        asyncpg.PostgresConnectionError,
+        asyncpg.OperatorInterventionError,
+        asyncpg.InterfaceError,
+    ) as error:
+        raise DatabaseError(f"the database went away ({first_line(error)}); start again once it is back") from error
 
 
 # —— files ——
