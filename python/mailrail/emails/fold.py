@@ -51,7 +51,7 @@ WITH this AS MATERIALIZED (
     (array_agg(error ORDER BY attempt DESC, outcome DESC))[1] AS error
   FROM results WHERE stream_id = $1 AND seq BETWEEN $3 AND $4 GROUP BY seq
 ), heard AS (
-  SELECT seq, bit_or(1 << kind) AS kinds, max(ses_message_id) AS ses_message_id,
+  SELECT seq, bit_or(1 << kind) AS kinds, max(ses_message_id) AS ses_message_id, min(received_at) AS heard_at,
     max(coalesce(at, received_at)) FILTER (WHERE kind BETWEEN {EventKind.DELIVERY} AND {EventKind.RENDERING_FAILURE}) AS at,
     max(detail) FILTER (WHERE kind BETWEEN {EventKind.BOUNCE_PERMANENT} AND {EventKind.RENDERING_FAILURE}) AS detail,
     count(*) FILTER (WHERE kind = {EventKind.OPEN}) AS opens,
@@ -60,13 +60,13 @@ WITH this AS MATERIALIZED (
 ), judged AS (
   SELECT c.seq, c.attempt, o.error, o.last & 255 AS outcome, h.detail, coalesce(h.kinds, 0) AS kinds,
     coalesce(o.ses_message_id, h.ses_message_id) AS ses_message_id, coalesce(h.at, o.at) AS at,
-    coalesce(h.opens, 0) AS opens, coalesce(h.clicks, 0) AS clicks,
+    least(o.accepted_at, h.heard_at) AS proven_at, coalesce(h.opens, 0) AS opens, coalesce(h.clicks, 0) AS clicks,
     CASE
       WHEN h.kinds & {1 << EventKind.REJECT | 1 << EventKind.RENDERING_FAILURE} <> 0 THEN {State.REJECTED}
       WHEN h.kinds & {1 << EventKind.BOUNCE_PERMANENT} <> 0 THEN {State.BOUNCED}
       WHEN h.kinds & {1 << EventKind.DELIVERY} <> 0 THEN {State.DELIVERED}
       WHEN h.kinds & {1 << EventKind.BOUNCE_TRANSIENT} <> 0 THEN {State.SOFT_BOUNCED}
-      WHEN o.accepted_at <= now() - $6::interval THEN {State.EXPIRED}
+      WHEN least(o.accepted_at, h.heard_at) <= now() - $6::interval THEN {State.EXPIRED}
       WHEN o.accepted_at IS NOT NULL OR h.kinds <> 0 THEN {State.ACCEPTED}
       WHEN p.attempt > c.attempt OR c.attempt = 0
         THEN CASE WHEN s.cancelled THEN {State.CANCELLED} ELSE {State.PENDING} END
@@ -94,7 +94,9 @@ WITH this AS MATERIALIZED (
          ELSE CASE outcome WHEN {Outcome.SKIPPED_SUPPRESSED} THEN 'suppressed'
            WHEN {Outcome.SKIPPED_UNSUBSCRIBED} THEN 'unsubscribed' WHEN {Outcome.SKIPPED_ERASED} THEN 'erased'
            WHEN {Outcome.SKIPPED_ADDRESS_CHANGED} THEN 'address_changed' ELSE error END END AS reason,
-    ses_message_id, at, opens::integer AS opens, clicks::integer AS clicks,
+    -- An accepted mail expires by this time.
+    ses_message_id, CASE WHEN state = {State.ACCEPTED} THEN proven_at ELSE at END AS at,
+    opens::integer AS opens, clicks::integer AS clicks,
     kinds & {1 << EventKind.COMPLAINT} <> 0 AS complained, kinds & {1 << EventKind.UNSUBSCRIBE} <> 0 AS unsubscribed
   FROM judged
 ), compared AS MATERIALIZED (
