@@ -170,14 +170,19 @@ WITH counted AS (
   SELECT ($4 - $3 + 1 - coalesce(sum(recipients) FILTER (WHERE state NOT IN {_OPEN}), 0))::integer AS open FROM counted
 ), waiting AS (
   -- The next moment at which this shard changes by itself: a bounce's grace or an accepted mail's expiry ends.
-  SELECT min(b.received_at) + $6::interval AS due_at FROM events b
+  -- Not of those without a state: a restored database gets events of mail that it never claimed.
+  SELECT min(b.received_at) + $6::interval AS due_at
+  FROM events b JOIN recipient_state r ON r.stream_id = $1 AND r.seq BETWEEN $3 AND $4 AND r.seq = b.seq
   WHERE b.stream_id = $1 AND b.seq BETWEEN $3 AND $4
     AND b.kind IN ({EventKind.BOUNCE_PERMANENT}, {EventKind.BOUNCE_TRANSIENT})
     AND NOT EXISTS (SELECT FROM settlements s WHERE s.stream_id = $1 AND s.seq = b.seq)
 )
 UPDATE folds f SET folded_at = clock_timestamp(), open = o.open, opened = g.opened, clicked = g.clicked,
   complained = g.complained, unsubscribed = g.unsubscribed,
-  due_at = least(CASE WHEN $8 THEN w.due_at END, g.accepted_at + $7::interval),
+  -- Never at once: a shard that a fold does not change would come again before all others.
+  due_at = (SELECT greatest(n.due_at, clock_timestamp() + interval '{FOLD_INTERVAL_S} seconds')
+            FROM (SELECT least(CASE WHEN $8 THEN w.due_at END, g.accepted_at + $7::interval) AS due_at) n
+            WHERE n.due_at IS NOT NULL),
   closed_at = CASE WHEN o.open = 0 THEN coalesce(f.closed_at, clock_timestamp()) END
 FROM open o, flags g, waiting w
 WHERE f.stream_id = $1 AND f.shard = $2

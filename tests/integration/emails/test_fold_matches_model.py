@@ -122,3 +122,15 @@ async def test_who_is_proven_by_an_event_alone_expires_too(worker_pool: Pool, is
                 assert timedelta(0) <= EXPIRY - ago - row["due_in"] < timedelta(minutes=1)
             else:
                 assert row["due_in"] is None
+
+
+async def test_a_bounce_of_somebody_never_claimed_does_not_keep_the_folder_busy(worker_pool: Pool) -> None:
+    """As in a database restored from a backup: events come for mail that it does not know yet."""
+    async with worker_pool.acquire() as conn:
+        stream = await make_stream(conn, await make_account(conn), 1)
+        await add_event(conn, stream, 1, EventKind.BOUNCE_PERMANENT, ago=timedelta(hours=2))
+        await conn.execute("UPDATE folds SET due_at = '-infinity' WHERE stream_id = $1", stream.stream_id)
+        async with conn.transaction():
+            assert await fold.fold_next(conn) is not None
+        due_in = await conn.fetchval("SELECT due_at - now() FROM folds WHERE stream_id = $1", stream.stream_id)
+        assert due_in is None or due_in > timedelta(seconds=1)
