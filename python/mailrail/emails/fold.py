@@ -127,8 +127,8 @@ WITH delivered AS (
     AND kind IN ({EventKind.BOUNCE_PERMANENT}, {EventKind.BOUNCE_TRANSIENT}) AND received_at > now() - $6::interval
   GROUP BY seq
 ), retried AS (
-  SELECT p.seq, max(p.hold_id) AS hold_id FROM shards s JOIN permits p USING (stream_id, shard)
-  WHERE s.stream_id = $1 AND s.first_seq = $3 AND p.hold_id IS NOT NULL GROUP BY p.seq
+  SELECT seq, max(hold_id) AS hold_id FROM permits
+  WHERE stream_id = $1 AND seq BETWEEN $3 AND $4 AND hold_id IS NOT NULL GROUP BY seq
 ), due AS (
   SELECT r.seq, coalesce(p.hold_id, $5) AS hold_id, d.seq IS NOT NULL AS delivered
   FROM recipient_state r
