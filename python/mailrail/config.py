@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
+from mailrail import failpoints
 from mailrail.errors import ConfigError
 
 PREFIX = "MAILRAIL_"
@@ -402,6 +403,10 @@ def require_sending(settings: Settings) -> None:
     """Stop unless mail that is sent with these settings can be followed by its readers and settled by its events."""
     if not sends_to_aws(settings):
         return
+    if failpoints.is_armed():
+        raise ConfigError(
+            f"{failpoints.FAILPOINTS} ends processes by chance, for tests; unset it to send through Amazon SES"
+        )
     if settings.fence_s < AWS_FENCE_MIN_S:
         raise ConfigError(
             f"MAILRAIL_FENCE_S must be at least {AWS_FENCE_MIN_S:g} with Amazon SES (it is {settings.fence_s:g}): until then "

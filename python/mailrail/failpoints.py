@@ -32,7 +32,8 @@ class Failpoints:
         self._points: dict[str, dict[str, float]] = armed.get("points", {})
         self._random = random.Random(f"{armed.get('seed', 0)}:{os.getpid()}")  # noqa: S311
         self._spans = itertools.count(1)
-        self.active = self._history is not None or bool(self._points)
+        self.armed = bool(self._points)
+        self.active = self._history is not None or self.armed
 
     def hit(self, point: str, **facts: Any) -> None:
         """Records the point and draws its fate; facts are numbers, short texts, or lists of numbers."""
@@ -81,6 +82,11 @@ def _read(text: str) -> dict[str, Any]:
 _process = Failpoints(os.environ)
 hit = _process.hit
 span = _process.span
+
+
+def is_armed() -> bool:
+    """Whether this process may end or freeze by chance."""
+    return _process.armed
 
 
 def rearm(environment: Mapping[str, str]) -> None:

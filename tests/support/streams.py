@@ -89,28 +89,35 @@ async def make_stream(
     return TestStream(stream_id, account_id, hold.id, recipients, shard_size)
 
 
-async def add_result(conn: Connection, stream: TestStream, seq: int, attempt: int, outcome: Outcome) -> None:
+async def add_result(
+    conn: Connection, stream: TestStream, seq: int, attempt: int, outcome: Outcome, ago: timedelta = timedelta(0)
+) -> None:
     """What an attempt came to."""
     await conn.execute(
-        "INSERT INTO results (stream_id, seq, attempt, outcome, account_id, error) VALUES ($1, $2, $3, $4, $5, 'why')",
+        """INSERT INTO results (stream_id, seq, attempt, outcome, account_id, error, at)
+           VALUES ($1, $2, $3, $4, $5, 'why', now() - $6::interval)""",
         stream.stream_id,
         seq,
         attempt,
         int(outcome),
         stream.account_id,
+        ago,
     )
 
 
-async def add_event(conn: Connection, stream: TestStream, seq: int, kind: int, dedupe: int = 0) -> None:
+async def add_event(
+    conn: Connection, stream: TestStream, seq: int, kind: int, dedupe: int = 0, ago: timedelta = timedelta(0)
+) -> None:
     """What SES told."""
     await conn.execute(
-        """INSERT INTO events (stream_id, seq, kind, dedupe, account_id, attempt, at)
-           VALUES ($1, $2, $3, $4, $5, 1, now()) ON CONFLICT DO NOTHING""",
+        """INSERT INTO events (stream_id, seq, kind, dedupe, account_id, attempt, at, received_at)
+           VALUES ($1, $2, $3, $4, $5, 1, now() - $6::interval, now() - $6::interval) ON CONFLICT DO NOTHING""",
         stream.stream_id,
         seq,
         kind,
         dedupe,
         stream.account_id,
+        ago,
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrail import config
+from mailrail import config, failpoints
 from mailrail.config import Settings, describe, load, role_password, role_url
 from mailrail.errors import ConfigError
 
@@ -127,6 +127,17 @@ def test_amazon_is_refused_with_a_fence_shorter_than_a_signature_lives(endpoint:
     with pytest.raises(ConfigError, match="MAILRAIL_FENCE_S must be at least 900"):
         config.require_sending(Settings(ses_endpoint=endpoint, public_url="https://mail.example.com", fence_s=899))
     config.require_sending(Settings(ses_endpoint=endpoint, public_url="https://mail.example.com", fence_s=900))
+
+
+def test_amazon_is_refused_while_failpoints_are_armed(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(public_url="https://mail.example.com")
+    config.require_sending(settings)
+    try:
+        failpoints.rearm({failpoints.FAILPOINTS: '{"points": {"claim.committed": {"kill": 0.1}}}'})
+        with pytest.raises(ConfigError, match="MAILRAIL_TEST_FAILPOINTS"):
+            config.require_sending(settings)
+    finally:
+        failpoints.rearm({})
 
 
 def test_a_lease_outlasts_a_call() -> None:

@@ -44,6 +44,8 @@ class PostgresBus:
                     [(_channel(letter.topic), letter.payload.decode()) for letter in loudest.values()],
                 )
         except DATABASE_ERRORS as error:  # TimeoutError is an OSError
+            # A connection that fell silent looks open for a quarter of an hour.
+            await self.close()
             raise BusDown(f"NOTIFY failed ({type(error).__name__})") from error
 
     async def subscribe(self, topic: str, handler: Handler) -> None:
@@ -60,6 +62,7 @@ class PostgresBus:
         """Lets the publishing connection go."""
         if self._publisher is not None:
             self._publisher.terminate()
+            self._publisher = None
 
     async def _listen(self, topic: str, handler: Handler, outage: Outage) -> None:
         """Until the connection ends."""

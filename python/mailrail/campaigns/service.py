@@ -121,6 +121,8 @@ async def start(conn: Connection, account: Account, campaign: Campaign, settings
     Raises SendingHeld, SenderNotVerified, NoDefaultSender, EmptyAudience, TemplateInvalid, InsufficientFunds, WalletFrozen.
     """
     await refuse_while_held(conn)
+    # Before the audience is copied: a schedule whose wallet is frozen comes here again every second.
+    await wallet.refuse_while_frozen(conn, account.id)
     sender = await _choose_sender(conn, account, campaign)
     stream_id = await store.new_stream_id(conn)
     recipients = await store.freeze_audience(conn, account.id, stream_id, campaign.list_id, campaign.tags)

@@ -51,7 +51,7 @@ WITH this AS MATERIALIZED (
     (array_agg(error ORDER BY attempt DESC, outcome DESC))[1] AS error
   FROM results WHERE stream_id = $1 AND seq BETWEEN $3 AND $4 GROUP BY seq
 ), heard AS (
-  SELECT seq, bit_or(1 << kind) AS kinds, max(ses_message_id) AS ses_message_id,
+  SELECT seq, bit_or(1 << kind) AS kinds, max(ses_message_id) AS ses_message_id, min(received_at) AS heard_at,
     max(coalesce(at, received_at)) FILTER (WHERE kind BETWEEN {EventKind.DELIVERY} AND {EventKind.RENDERING_FAILURE}) AS at,
     max(detail) FILTER (WHERE kind BETWEEN {EventKind.BOUNCE_PERMANENT} AND {EventKind.RENDERING_FAILURE}) AS detail,
     count(*) FILTER (WHERE kind = {EventKind.OPEN}) AS opens,
@@ -60,13 +60,13 @@ WITH this AS MATERIALIZED (
 ), judged AS (
   SELECT c.seq, c.attempt, o.error, o.last & 255 AS outcome, h.detail, coalesce(h.kinds, 0) AS kinds,
     coalesce(o.ses_message_id, h.ses_message_id) AS ses_message_id, coalesce(h.at, o.at) AS at,
-    coalesce(h.opens, 0) AS opens, coalesce(h.clicks, 0) AS clicks,
+    least(o.accepted_at, h.heard_at) AS proven_at, coalesce(h.opens, 0) AS opens, coalesce(h.clicks, 0) AS clicks,
     CASE
       WHEN h.kinds & {1 << EventKind.REJECT | 1 << EventKind.RENDERING_FAILURE} <> 0 THEN {State.REJECTED}
       WHEN h.kinds & {1 << EventKind.BOUNCE_PERMANENT} <> 0 THEN {State.BOUNCED}
       WHEN h.kinds & {1 << EventKind.DELIVERY} <> 0 THEN {State.DELIVERED}
       WHEN h.kinds & {1 << EventKind.BOUNCE_TRANSIENT} <> 0 THEN {State.SOFT_BOUNCED}
-      WHEN o.accepted_at <= now() - $6::interval THEN {State.EXPIRED}
+      WHEN least(o.accepted_at, h.heard_at) <= now() - $6::interval THEN {State.EXPIRED}
       WHEN o.accepted_at IS NOT NULL OR h.kinds <> 0 THEN {State.ACCEPTED}
       WHEN p.attempt > c.attempt OR c.attempt = 0
         THEN CASE WHEN s.cancelled THEN {State.CANCELLED} ELSE {State.PENDING} END
@@ -94,7 +94,9 @@ WITH this AS MATERIALIZED (
          ELSE CASE outcome WHEN {Outcome.SKIPPED_SUPPRESSED} THEN 'suppressed'
            WHEN {Outcome.SKIPPED_UNSUBSCRIBED} THEN 'unsubscribed' WHEN {Outcome.SKIPPED_ERASED} THEN 'erased'
            WHEN {Outcome.SKIPPED_ADDRESS_CHANGED} THEN 'address_changed' ELSE error END END AS reason,
-    ses_message_id, at, opens::integer AS opens, clicks::integer AS clicks,
+    -- An accepted mail expires by this time.
+    ses_message_id, CASE WHEN state = {State.ACCEPTED} THEN proven_at ELSE at END AS at,
+    opens::integer AS opens, clicks::integer AS clicks,
     kinds & {1 << EventKind.COMPLAINT} <> 0 AS complained, kinds & {1 << EventKind.UNSUBSCRIBE} <> 0 AS unsubscribed
   FROM judged
 ), compared AS MATERIALIZED (
@@ -168,14 +170,19 @@ WITH counted AS (
   SELECT ($4 - $3 + 1 - coalesce(sum(recipients) FILTER (WHERE state NOT IN {_OPEN}), 0))::integer AS open FROM counted
 ), waiting AS (
   -- The next moment at which this shard changes by itself: a bounce's grace or an accepted mail's expiry ends.
-  SELECT min(b.received_at) + $6::interval AS due_at FROM events b
+  -- Not of those without a state: a restored database gets events of mail that it never claimed.
+  SELECT min(b.received_at) + $6::interval AS due_at
+  FROM events b JOIN recipient_state r ON r.stream_id = $1 AND r.seq BETWEEN $3 AND $4 AND r.seq = b.seq
   WHERE b.stream_id = $1 AND b.seq BETWEEN $3 AND $4
     AND b.kind IN ({EventKind.BOUNCE_PERMANENT}, {EventKind.BOUNCE_TRANSIENT})
     AND NOT EXISTS (SELECT FROM settlements s WHERE s.stream_id = $1 AND s.seq = b.seq)
 )
 UPDATE folds f SET folded_at = clock_timestamp(), open = o.open, opened = g.opened, clicked = g.clicked,
   complained = g.complained, unsubscribed = g.unsubscribed,
-  due_at = least(CASE WHEN $8 THEN w.due_at END, g.accepted_at + $7::interval),
+  -- Never at once: a shard that a fold does not change would come again before all others.
+  due_at = (SELECT greatest(n.due_at, clock_timestamp() + interval '{FOLD_INTERVAL_S} seconds')
+            FROM (SELECT least(CASE WHEN $8 THEN w.due_at END, g.accepted_at + $7::interval) AS due_at) n
+            WHERE n.due_at IS NOT NULL),
   closed_at = CASE WHEN o.open = 0 THEN coalesce(f.closed_at, clock_timestamp()) END
 FROM open o, flags g, waiting w
 WHERE f.stream_id = $1 AND f.shard = $2

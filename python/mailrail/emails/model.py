@@ -133,12 +133,14 @@ def fold(
     events: Iterable[EventKind],
     now: datetime,
     *,
+    heard_at: datetime | None = None,
     permits: Iterable[int] = (),
     cancelled: bool = False,
 ) -> State:
     """The state that a set of facts amounts to; the SQL of fold.py computes the same for a shard at once.
 
-    `permits` are the attempts that were allowed and neither claimed nor withdrawn, `cancelled` says that the campaign was.
+    `heard_at` is when the first of the events came, `permits` are the attempts that were allowed and neither claimed nor
+    withdrawn, `cancelled` says that the campaign was.
     Proof of acceptance from any attempt wins, by rank. Without one the highest attempt decides: a permit makes the
     recipient pending again, a claim is as good as its result, else as its worker, who may still live. What is pending
     when its campaign is cancelled stays unsent.
@@ -147,7 +149,9 @@ def fold(
     accepted = [result.at for result in results if result.outcome is Outcome.ACCEPTED]
     if accepted or events:
         proven = [_PROVEN_BY_EVENT.get(event, State.ACCEPTED) for event in events]
-        if accepted and min(accepted) + EXPIRY <= now:
+        # An event is a proof like an answer: without one of them, a mail whose last word is lost would stay open for ever.
+        since = accepted if heard_at is None else [*accepted, heard_at]
+        if since and min(since) + EXPIRY <= now:
             proven.append(State.EXPIRED)
         return max(proven, default=State.ACCEPTED)
     state = _undelivered(claims, results, max(permits, default=0))

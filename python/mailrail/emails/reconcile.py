@@ -40,6 +40,8 @@ JOIN streams t ON t.stream_id = f.stream_id
 JOIN accounts a ON a.id = f.account_id
 WHERE f.unknown_since <= clock_timestamp() - $1::interval
   AND (f.reconcile_at IS NULL OR f.reconcile_at <= clock_timestamp())
+  -- A restored backup has lost events: its silence proves nothing before a person has looked.
+  AND EXISTS (SELECT FROM installation WHERE held_at IS NULL)
 ORDER BY f.unknown_since LIMIT 1 FOR UPDATE OF f, s SKIP LOCKED
 """
 

@@ -335,11 +335,15 @@ async def release_shard(conn: Connection, lease: LeasedShard) -> bool:
 
 
 async def expire_leases(conn: Connection) -> int:
-    """Ends leases whose holder fell silent, so that their open claims show as unknown; returns how many."""
+    """Ends leases whose holder fell silent, so that their open claims show as unknown; returns how many.
+
+    All leases while the installation is held: one may have been taken by a statement that began before the hold.
+    """
     status = await conn.execute(
         # In order and without waiting for a shard: whoever pauses or cancels a campaign locks many of them, too.
         """WITH silent AS (
-             SELECT stream_id, shard FROM shards WHERE lease_id IS NOT NULL AND lease_until <= clock_timestamp()
+             SELECT stream_id, shard FROM shards WHERE lease_id IS NOT NULL
+               AND (lease_until <= clock_timestamp() OR EXISTS (SELECT FROM installation WHERE held_at IS NOT NULL))
              ORDER BY stream_id, shard FOR UPDATE SKIP LOCKED
            ), expired AS (
              UPDATE shards s SET epoch = s.epoch + 1, lease_id = NULL, lease_until = NULL

@@ -42,7 +42,7 @@ class LedgerWatch:
             started = time.perf_counter()
             found = await wallet.audit_and_freeze(conn)
             self._interval_s = max(INTERVAL_S, (time.perf_counter() - started) / SHARE_MAX)
-            await store.note_violations(conn, len(found))
+            await store.note_audit(conn, len(found))
             holds, micros = await store.count_overdue_holds(conn, OVERDUE_HOURS)
         for violation in found[:LINES_MAX]:
             log.error("ledger: %s (id %s, account %s)", violation.rule, violation.id, violation.account_id)

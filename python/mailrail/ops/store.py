@@ -33,18 +33,18 @@ async def read_figures(conn: Connection) -> list[Figure]:
 
 
 async def take_audit(conn: Connection, interval_s: float) -> bool:
-    """Whether an audit is due; if so it is the caller's, and nobody else's for as long."""
-    status = await conn.execute(
-        """UPDATE installation SET audited_at = clock_timestamp()
+    """Whether an audit is due and nobody else makes it; if so it is the caller's until the connection goes back."""
+    taken: bool | None = await conn.fetchval(
+        """SELECT pg_try_advisory_lock(hashtext('mailrail.audit')) FROM installation
            WHERE audited_at IS NULL OR audited_at <= clock_timestamp() - make_interval(secs => $1)""",
         interval_s,
     )
-    return status == "UPDATE 1"
+    return taken is True
 
 
-async def note_violations(conn: Connection, count: int) -> None:
-    """What the last audit found."""
-    await conn.execute("UPDATE installation SET ledger_violations = $1 WHERE ledger_violations <> $1", count)
+async def note_audit(conn: Connection, violations: int) -> None:
+    """An audit came to its end and found so many."""
+    await conn.execute("UPDATE installation SET audited_at = clock_timestamp(), ledger_violations = $1", violations)
 
 
 async def count_overdue_holds(conn: Connection, age_hours: int) -> tuple[int, int]:

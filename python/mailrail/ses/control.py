@@ -73,6 +73,10 @@ class Keys:
     session_token: str | None = field(repr=False)
 
 
+# What a refresh of credentials raises beside botocore's own errors: STS refuses, or gives what has expired already.
+_NO_CREDENTIALS = (BotoCoreError, ClientError, RuntimeError)
+
+
 async def keys(settings: Settings) -> Keys:
     """The keys that hold now: the settings' own for an endpoint that they name, else what the SDK's chain finds (environment,
     files, role of the container or the machine). Raises ControlError.
@@ -82,7 +86,7 @@ async def keys(settings: Settings) -> Keys:
     try:
         found = await asyncio.to_thread(lambda: _session(settings).get_credentials())
         frozen = await asyncio.to_thread(found.get_frozen_credentials) if found else None
-    except BotoCoreError as error:
+    except _NO_CREDENTIALS as error:
         raise ControlError(f"the AWS credentials cannot be had ({type(error).__name__})") from error
     if frozen is None:
         raise ControlError(
@@ -135,7 +139,7 @@ async def _call(settings: Settings, call: Callable[[Any], Answer]) -> Answer:
         if code == "NotFoundException":
             raise IdentityUnknown from error
         raise ControlError(f"SES answered {code}.") from error
-    except (BotoCoreError, OSError) as error:
+    except (*_NO_CREDENTIALS, OSError) as error:
         raise ControlError(f"SES did not answer ({type(error).__name__}).") from error
 
 

@@ -19,8 +19,7 @@ async def deposit(conn: Connection, account_id: int, amount_micros: int, key: st
 
 async def hold(conn: Connection, account_id: int, stream_id: int, price_micros: int, recipients: int) -> Hold:
     """Sets `recipients` × `price_micros` aside for a send. Raises InsufficientFunds, WalletFrozen."""
-    if await store.is_frozen(conn, account_id):
-        raise WalletFrozen
+    await refuse_while_frozen(conn, account_id)
     taken = await store.insert_hold(conn, account_id, stream_id, price_micros, recipients)
     try:
         await _transfer(conn, account_id, TransferKind.HOLD, taken.amount_micros, taken.id, f"hold:{taken.id}")
@@ -29,6 +28,12 @@ async def hold(conn: Connection, account_id: int, stream_id: int, price_micros: 
             raise
         raise InsufficientFunds from error
     return taken
+
+
+async def refuse_while_frozen(conn: Connection, account_id: int) -> None:
+    """Raises WalletFrozen, as `hold` does: for whoever has much to do before the hold."""
+    if await store.is_frozen(conn, account_id):
+        raise WalletFrozen
 
 
 async def settle(

@@ -108,6 +108,9 @@ async def add_to_hold(conn: Connection, hold_id: int, captured_recipients: int, 
     return Hold(**row)
 
 
+# A ledger of many million settlements takes minutes to read, longer than statements of a pool usually may.
+AUDIT_TIMEOUT_S = 1800.0
+
 # One snapshot, so that whatever it finds is real: each row names a broken rule, its offender and whose it is.
 _AUDIT = """
 SELECT 'postings do not sum to zero' AS rule, NULL::bigint AS id, NULL::bigint AS account_id
@@ -138,7 +141,7 @@ WHERE (h.captured_micros, h.released_micros)
 async def find_violations(conn: Connection) -> list[Violation]:
     """Each broken invariant of all tenants; empty when the books balance."""
     async with conn.transaction(isolation="repeatable_read", readonly=True):
-        rows: list[Any] = await conn.fetch(_AUDIT)
+        rows: list[Any] = await conn.fetch(_AUDIT, timeout=AUDIT_TIMEOUT_S)
     return [Violation(**row) for row in rows]
 
 

@@ -251,8 +251,11 @@ async def test_a_frozen_wallet_makes_it_wait_and_not_fail(
     freeze = "UPDATE ledger_accounts SET frozen_at = CASE WHEN $2 THEN now() END WHERE account_id = $1"
     async with worker_pool.acquire() as conn:
         await conn.execute(freeze, tenant.account_id, True)
+        before = await conn.fetchval("SELECT nextval('stream_numbers')")
         await start_due(worker_pool, database.settings())
         assert (await tenant.get(path)).body["status"] == "scheduled"
+        after = await conn.fetchval("SELECT nextval('stream_numbers')")
+        assert after == before + 1, "no audience is copied in vain, second by second"
         await conn.execute(freeze, tenant.account_id, False)
     await start_due(worker_pool, database.settings())
     assert (await tenant.get(path)).body["status"] == "sending"

@@ -1,13 +1,13 @@
 """The SQL that folds a shard at once computes what the pure rule says, recipient by recipient."""
 
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from mailrail.db.pool import Pool
 from mailrail.emails import fold
-from mailrail.emails.model import Claim, EventKind, Outcome, Result, State
+from mailrail.emails.model import EXPIRY, Claim, EventKind, Outcome, Result, State
 from mailrail.emails.model import fold as fold_one
 from mailrail.emails.store import WITHDRAWN
 from mailrail.wallet import service as wallet
@@ -89,3 +89,48 @@ async def test_folding_twice_changes_nothing(worker_pool: Pool) -> None:
         captured = await conn.fetchval("SELECT captured_micros FROM holds WHERE id = $1", stream.hold_id)
     assert snapshots[0] == snapshots[1]
     assert captured == 10 * 300
+
+
+@pytest.mark.parametrize("is_told_unknown", [False, True], ids=["no_answer", "an_unclear_answer"])
+async def test_who_is_proven_by_an_event_alone_expires_too(worker_pool: Pool, is_told_unknown: bool) -> None:
+    """Our own answer is lost, SES told of the acceptance, and the last word on the mail never came."""
+    async with worker_pool.acquire() as conn:
+        for ago, state, released in (
+            (timedelta(0), State.ACCEPTED, 0),
+            # The unclear answer is old enough, the proof is not yet.
+            (EXPIRY - timedelta(hours=1), State.ACCEPTED, 0),
+            (EXPIRY, State.EXPIRED, 300),
+        ):
+            stream = await make_stream(conn, await make_account(conn), 1)
+            await add_claim(conn, stream, 0, 1, [1], 1)
+            if is_told_unknown:
+                await add_result(conn, stream, 1, 1, Outcome.UNKNOWN, ago + timedelta(hours=2))
+            await add_event(conn, stream, 1, EventKind.SEND, ago=ago)
+            await conn.execute("UPDATE folds SET due_at = '-infinity' WHERE stream_id = $1", stream.stream_id)
+            async with conn.transaction():
+                assert await fold.fold_next(conn) is not None
+            row = await conn.fetchrow(
+                """SELECT r.state, h.released_micros, f.due_at - now() AS due_in
+                   FROM recipient_state r JOIN folds f USING (stream_id) JOIN holds h USING (stream_id)
+                   WHERE r.stream_id = $1""",
+                stream.stream_id,
+            )
+            assert row is not None
+            assert (State(row["state"]), row["released_micros"]) == (state, released)
+            if state is State.ACCEPTED:
+                assert row["due_in"] is not None, "it would never be looked at again"
+                assert timedelta(0) <= EXPIRY - ago - row["due_in"] < timedelta(minutes=1)
+            else:
+                assert row["due_in"] is None
+
+
+async def test_a_bounce_of_somebody_never_claimed_does_not_keep_the_folder_busy(worker_pool: Pool) -> None:
+    """As in a database restored from a backup: events come for mail that it does not know yet."""
+    async with worker_pool.acquire() as conn:
+        stream = await make_stream(conn, await make_account(conn), 1)
+        await add_event(conn, stream, 1, EventKind.BOUNCE_PERMANENT, ago=timedelta(hours=2))
+        await conn.execute("UPDATE folds SET due_at = '-infinity' WHERE stream_id = $1", stream.stream_id)
+        async with conn.transaction():
+            assert await fold.fold_next(conn) is not None
+        due_in = await conn.fetchval("SELECT due_at - now() FROM folds WHERE stream_id = $1", stream.stream_id)
+        assert due_in is None or due_in > timedelta(seconds=1)

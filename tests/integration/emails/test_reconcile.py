@@ -260,3 +260,16 @@ async def test_a_shard_that_somebody_works_on_is_passed_over(worker_pool: Pool, 
         await canary_returns(conn)
         await busy.execute("SELECT FROM shards WHERE stream_id = $1 FOR UPDATE", stream.stream_id)
         assert await reconcile_once(conn) is None
+
+
+async def test_a_held_installation_draws_no_conclusions(worker_pool: Pool, stream: TestStream) -> None:
+    async with worker_pool.acquire() as conn:
+        await canary_returns(conn)
+        await conn.execute("UPDATE installation SET held_at = now(), held_reason = 'a test'")
+        try:
+            assert await reconcile_once(conn) is None
+        finally:
+            await conn.execute("UPDATE installation SET held_at = NULL, held_reason = NULL")
+        done = await reconcile_once(conn)
+        assert done is not None
+        assert done.permitted == 4

@@ -258,3 +258,15 @@ async def test_a_release_without_repair_sends_to_everybody(worker_pool: Pool, st
         await conn.execute("UPDATE shards SET wake_at = now() WHERE stream_id = $1", stream.stream_id)
         assert (await release(conn, log, repair=False)).saved == 0
         assert await claimable(conn, stream) == set(range(1, 31))
+
+
+async def test_a_lease_that_slipped_past_the_hold_ends_with_the_next_sweep(
+    worker_pool: Pool, stream: TestStream
+) -> None:
+    async with worker_pool.acquire() as conn:
+        shard = await emails.take_shard(conn, LEASE_S)
+        assert shard is not None
+        # As if `take_shard` had begun before the hold committed and ended after it.
+        await conn.execute("UPDATE installation SET held_at = now(), held_reason = 'a test'")
+        assert await emails.expire_leases(conn) == 1
+        assert await emails.claim_round(conn, shard, 5, LEASE_S) is None

@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from mailrail.db.pool import Pool
+from mailrail.db.pool import Pool, open_pool
 from mailrail.ops import ledger, store
 from mailrail.ops.ledger import LedgerWatch
 from mailrail.wallet import service as wallet
+from mailrail.wallet import store as wallet_store
 from mailrail.wallet.model import WalletFrozen
 from tests.support.api import Api, Tenant
+from tests.support.postgres import Database
 from tests.support.streams import make_account, make_stream
 
 
@@ -69,9 +71,28 @@ async def test_books_that_do_not_balance_freeze_their_tenant_alone(
 async def test_one_audit_a_minute_whoever_asks(watch: LedgerWatch, worker_pool: Pool) -> None:
     async with worker_pool.acquire() as conn:
         assert await store.take_audit(conn, 60)
-        assert not await store.take_audit(conn, 60)
+        async with worker_pool.acquire() as other:
+            assert not await store.take_audit(other, 60), "one is under way"
+            await store.note_audit(conn, 0)
+            assert not await store.take_audit(other, 60)
+    async with worker_pool.acquire() as conn:
         await conn.execute("UPDATE installation SET audited_at = now() - interval '61 seconds'")
         assert await store.take_audit(conn, 60)
+
+
+async def test_an_audit_that_takes_longer_than_other_statements_comes_to_its_end(
+    watch: LedgerWatch, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = "SELECT 'a test' AS rule, NULL::bigint AS id, NULL::bigint AS account_id FROM pg_sleep(1)"
+    pool = await open_pool(database.worker_url, application_name="test", command_timeout_s=0.5)
+    try:
+        with pytest.raises(TimeoutError):
+            await pool.fetchval("SELECT pg_sleep(1)")
+        monkeypatch.setattr(wallet_store, "_AUDIT", slow)
+        await LedgerWatch(pool).look()
+        assert await pool.fetchval("SELECT ledger_violations FROM mailrail.installation") == 1
+    finally:
+        await pool.close()
 
 
 async def test_money_set_aside_too_long_is_told_once(

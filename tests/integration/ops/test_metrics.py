@@ -101,8 +101,8 @@ async def test_figures_are_those_of_all_tenants_for_both_roles(
             "UPDATE holds SET created_at = now() - interval '73 hours' WHERE stream_id = $1", stream.stream_id
         )
         await conn.execute(
-            "INSERT INTO send_limits (name, max_send_rate, max_24_hour_send, sent_last_24_hours, polled_at, taken_since_poll, throttles, granted) "
-            "VALUES ('1234/us-east-1', 14, 50000, 100, now(), 7, 3, 107)"
+            "INSERT INTO send_limits (name, max_send_rate, max_24_hour_send, sent_last_24_hours, polled_at, granted_at_poll, throttles, granted) "
+            "VALUES ('1234/us-east-1', 14, 50000, 100, now(), 100, 3, 107)"
         )
         await add_claim(conn, stream, 0, 1, [1], 1)
     for pool in (api_pool, worker_pool):

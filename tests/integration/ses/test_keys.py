@@ -1,6 +1,9 @@
 """Which keys sign: the settings' own for a stand-in, the SDK's chain for Amazon."""
 
+from types import SimpleNamespace
+
 import pytest
+from botocore.exceptions import ClientError
 
 from mailrail.config import Settings, ses_endpoint
 from mailrail.ses import control
@@ -36,3 +39,20 @@ async def test_amazon_gets_what_the_chain_finds(no_aws: None, monkeypatch: pytes
 async def test_amazon_without_credentials_says_what_to_do(no_aws: None) -> None:
     with pytest.raises(control.ControlError, match="set AWS_ACCESS_KEY_ID"):
         await control.keys(Settings(ses_region="ap-south-1"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ClientError({"Error": {"Code": "ExpiredToken"}}, "AssumeRole"), RuntimeError("refreshed, but still expired")],
+    ids=["sts_refuses", "still_expired"],
+)
+async def test_a_refresh_that_fails_is_no_end_of_the_worker(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """What botocore raises from a refresh that it makes when the keys of a role are asked for."""
+
+    def refuse() -> None:
+        raise error
+
+    session = SimpleNamespace(get_credentials=lambda: SimpleNamespace(get_frozen_credentials=refuse))
+    monkeypatch.setattr(control, "_session", lambda settings: session)
+    with pytest.raises(control.ControlError, match=type(error).__name__):
+        await control.keys(Settings(ses_region="eu-west-3"))

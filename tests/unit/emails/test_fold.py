@@ -56,6 +56,17 @@ def test_facts_amount_to_state(
     assert fold(claims, results, events, NOW) is state
 
 
+def test_an_event_is_a_proof_that_expires_like_an_answer() -> None:
+    def state(heard_at: datetime, *results: Result) -> State:
+        return fold([DEAD], results, [EventKind.SEND], NOW, heard_at=heard_at)
+
+    assert state(NOW - EXPIRY) is State.EXPIRED
+    assert state(NOW - EXPIRY, result(Outcome.UNKNOWN)) is State.EXPIRED
+    assert state(NOW, result(Outcome.UNKNOWN, at=NOW - EXPIRY)) is State.ACCEPTED
+    # The first proof counts.
+    assert state(NOW, result(Outcome.ACCEPTED, at=NOW - EXPIRY)) is State.EXPIRED
+
+
 def test_order_and_doubles_of_events_do_not_matter() -> None:
     kinds = [EventKind.SEND, EventKind.DELIVERY, EventKind.BOUNCE_TRANSIENT, EventKind.COMPLAINT]
     states = {fold([LIVE], [result(Outcome.ACCEPTED)], [*order, order[0]], NOW) for order in permutations(kinds)}

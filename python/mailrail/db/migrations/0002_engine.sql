@@ -192,4 +192,3 @@ GRANT EXECUTE ON FUNCTION skip_numbers(bigint) TO mailrail_worker;
 GRANT EXECUTE ON FUNCTION installation_figures() TO mailrail_api, mailrail_worker;
 -- Metrics of the API process show the installation's pace, and transactional mail takes its tokens here.
 GRANT SELECT, UPDATE ON send_limits TO mailrail_api;
-GRANT SELECT, INSERT ON parked_messages TO mailrail_api;
