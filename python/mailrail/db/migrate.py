@@ -27,11 +27,13 @@ API = "mailrail_api"
 WORKER = "mailrail_worker"
 SERVER_VERSION_MIN = 180000
 ADVISORY_LOCK = 7_302_114_855  # any constant that nobody else in this database uses
-# Whoever comes after a waiting ALTER TABLE waits behind it, so the wait is short and is tried again; shorter than
-# PostgreSQL's deadlock_timeout, too, so that a file which crosses a worker's locks gives way and not the worker.
-LOCK_WAIT = "500ms"
-LOCK_TRIES = 20
-LOCK_PAUSE_S = 1.0
+# Whoever comes after a waiting ALTER TABLE waits behind it, so a file waits briefly and is tried again. At first it also
+# waits less than PostgreSQL's deadlock_timeout of 1 s, so that a file which crosses a worker's locks gives way and not the
+# worker; a file that never gets through like this becomes more patient, and then the worker repeats its transaction.
+LOCK_WAIT_MS = 500
+LOCK_WAIT_MAX_MS = 4000
+LOCK_TRIES = 12
+LOCK_PAUSE_S = 0.5
 # A file that locks several tables may also meet a worker that locks them in another order.
 LOCKED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 STATEMENT_LIMIT = "30min"
@@ -87,9 +89,7 @@ async def migrate(
             f"migrate lacks a right ({error.message}); `mailrail doctor` prints the SQL for an administrator"
         ) from error
     except LOCKED as error:
-        raise DatabaseError(
-            f"a table that migrate needs was locked {LOCK_TRIES} times for {LOCK_WAIT}; run it again later"
-        ) from error
+        raise DatabaseError(f"a table that migrate needs was in use {LOCK_TRIES} times; run it again later") from error
     finally:
         await connection.close()
 
@@ -172,22 +172,28 @@ async def run_files(
 
 async def run_file_patiently(connection: Connection, migration: Migration, report: Callable[[str], None]) -> None:
     """Tries again while a table that the file needs is locked, and lets the traffic through in between."""
-    for tries in range(1, LOCK_TRIES + 1):
+    for tries in range(LOCK_TRIES):
         try:
-            await run_file(connection, migration)
+            await run_file(connection, migration, lock_wait_ms(tries))
             return
         except LOCKED:
-            if tries == LOCK_TRIES:
+            if tries == LOCK_TRIES - 1:
                 raise
             report(f"migration {migration.version:04} {migration.name}: a table is in use, trying again")
             await asyncio.sleep(LOCK_PAUSE_S * random.uniform(0.5, 1.5))  # noqa: S311
 
 
-async def run_file(connection: Connection, migration: Migration) -> None:
+def lock_wait_ms(tries: int) -> int:
+    """How long each statement of a file waits for its locks after so many tries; it doubles with every second one."""
+    return int(min(LOCK_WAIT_MS * 2 ** (tries // 2), LOCK_WAIT_MAX_MS))
+
+
+async def run_file(connection: Connection, migration: Migration, wait_ms: int) -> None:
     """One file as the owner. A lock that is not free within seconds fails it: waiting would queue all traffic behind it."""
     try:
         async with connection.transaction():
             await become_owner(connection)
+            await connection.execute(f"SET LOCAL lock_timeout = {wait_ms}")
             await connection.execute(migration.sql)
             await connection.execute(
                 "INSERT INTO mailrail.schema_migrations (version, name) VALUES ($1, $2)",
@@ -206,7 +212,7 @@ async def become_owner(connection: Connection) -> None:
     """For the rest of the transaction: the owner's rights, its schema, and limits on waiting."""
     await connection.execute(
         f"SET LOCAL ROLE {OWNER}; SET LOCAL search_path = mailrail; "
-        f"SET LOCAL lock_timeout = '{LOCK_WAIT}'; SET LOCAL statement_timeout = '{STATEMENT_LIMIT}'"
+        f"SET LOCAL lock_timeout = {LOCK_WAIT_MAX_MS}; SET LOCAL statement_timeout = '{STATEMENT_LIMIT}'"
     )
 
 
@@ -227,7 +233,7 @@ async def take_lock(connection: Connection) -> None:
         await connection.execute(f"SELECT pg_advisory_lock({ADVISORY_LOCK})")
     except asyncpg.LockNotAvailableError as error:
         raise DatabaseError(f"another `mailrail migrate` has been running for {OTHER_MIGRATE_WAIT}") from error
-    await connection.execute(f"SET lock_timeout = '{LOCK_WAIT}'")
+    await connection.execute(f"SET lock_timeout = {LOCK_WAIT_MAX_MS}")
 
 
 async def prepare_schema(connection: Connection) -> None:

@@ -18,7 +18,7 @@ from tests.support import fleet
 from tests.support.postgres import SECRET, Database
 from tests.support.processes import wait_until
 
-RECIPIENTS = 3000
+RECIPIENTS = 6000
 HOT = ("shards", "claims", "results", "result_batches", "permits", "folds", "events", "recipient_state", "audience")
 NEXT = "\n".join(
     [
@@ -64,7 +64,7 @@ async def test_a_campaign_goes_on_while_the_next_release_migrates(
     shutil.copytree(migrate.MIGRATIONS, files)
     number = len(list(files.glob("*.sql"))) + 1
     (files / f"{number:04}_next.sql").write_text(NEXT)
-    with fleet.simulated(database, tmp_path, {"max_send_rate": 800.0}) as (settings, simulator):
+    with fleet.simulated(database, tmp_path, {"max_send_rate": 400.0}) as (settings, simulator):
         key = await fleet.add_sender(worker_pool, RECIPIENTS)
         with fleet.starting("api", settings, tmp_path) as api, fleet.starting("worker", settings, tmp_path) as worker:
             client = Client(f"http://127.0.0.1:{settings.port}", key)
