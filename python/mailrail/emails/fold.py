@@ -5,13 +5,19 @@ The rule is `model.fold`; a property test holds the two together.
 
 from collections.abc import Callable
 
+import asyncpg
+
 from mailrail import failpoints
 from mailrail.db.pool import Connection, fetch_one
-from mailrail.emails.model import EXPIRY, EventKind, Outcome, ShardFold, State
+from mailrail.emails.model import EXPIRY, EventKind, Outcome, ShardFold, ShardUnfoldable, State
 from mailrail.wallet import service as wallet
 
 # Between two folds of a shard, so that a stream of events does not rewrite it again and again.
 FOLD_INTERVAL_S = 2.0
+# A shard whose fold failed, and with it would fail again at once.
+POSTPONED_S = 60.0
+# What trying again does not mend.
+UNFOLDABLE = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
 
 _OPEN = "(0, 1, 2, 5)"
 
@@ -226,12 +232,29 @@ async def fold_next(conn: Connection, begin: Callable[[], object] = lambda: None
     """Folds the shard that waits longest, in the caller's transaction; None when none is due. Calls `begin` once there is one.
 
     The lock on the fold's row comes first: whatever is committed before it is seen, and whatever comes after marks the
-    shard due again.
+    shard due again. Raises ShardUnfoldable where the facts of that one shard break a rule of the database.
     """
     due = await conn.fetchrow(_TAKE_FOLD)
     if due is None:
         return None
     begin()
+    try:
+        return await _fold(conn, due)
+    except UNFOLDABLE as error:
+        raise ShardUnfoldable(due["stream_id"], due["shard"]) from error
+
+
+async def postpone(conn: Connection, stream_id: int, shard: int) -> None:
+    """Folds the shard later, so that others have their turn first."""
+    await conn.execute(
+        "UPDATE folds SET due_at = clock_timestamp() + make_interval(secs => $3) WHERE stream_id = $1 AND shard = $2",
+        stream_id,
+        shard,
+        POSTPONED_S,
+    )
+
+
+async def _fold(conn: Connection, due: asyncpg.Record) -> ShardFold:
     stream_id, shard, account_id, hold_id = due["stream_id"], due["shard"], due["account_id"], due["hold_id"]
     span = (due["first_seq"], due["last_seq"])
     # Every input below is one shard's few thousand rows. Partitions of this week have no statistics yet, and a planner

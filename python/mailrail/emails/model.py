@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 
+from mailrail.errors import MailrailError
+
 
 class Outcome(IntEnum):
     """What one attempt came to (results.outcome). The core writes 1 to 6; the rest never reached it."""
@@ -257,6 +259,17 @@ class Round:
         assert self.first_seq is not None
         assert self.last_seq is not None
         return self.last_seq - self.first_seq + 1
+
+
+class ShardUnfoldable(MailrailError):
+    """The facts of a shard break a rule of the database, which a person has to look into."""
+
+    code = "shard_unfoldable"
+
+    def __init__(self, stream_id: int, shard: int) -> None:
+        super().__init__()
+        self.stream_id = stream_id
+        self.shard = shard
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from mailrail._core import Codec, parse_events
 from mailrail.campaigns import store as campaigns
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.emails import fold
+from mailrail.emails.model import ShardUnfoldable
 from mailrail.events import store
 
 log = logging.getLogger(__name__)
@@ -48,10 +49,18 @@ async def _apply_taken(conn: Connection, codec: Codec) -> None:
 
 
 async def fold_once(conn: Connection) -> bool:
-    """Folds one shard and completes its campaign if that was the last open one; False when no fold was due."""
+    """Folds one shard and completes its campaign if that was the last open one; False when no fold was due.
+
+    One that cannot be folded waits, so that it stands in nobody's way.
+    """
     with contextlib.ExitStack() as under_way:
-        async with conn.transaction():
-            folded = await fold.fold_next(conn, lambda: under_way.enter_context(failpoints.span("ledger")))
+        try:
+            async with conn.transaction():
+                folded = await fold.fold_next(conn, lambda: under_way.enter_context(failpoints.span("ledger")))
+        except ShardUnfoldable as error:
+            log.exception("folder: stream=%d shard=%d cannot be folded", error.stream_id, error.shard)
+            await fold.postpone(conn, error.stream_id, error.shard)
+            return True
         if folded is None:
             return False
         failpoints.hit("fold.committed", stream_id=folded.stream_id, shard=folded.shard)
