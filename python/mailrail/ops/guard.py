@@ -173,7 +173,7 @@ def now() -> str:
 
 
 async def wait_until_checked(pool: Pool, accepted: AcceptedLog) -> None:
-    """Before the first lease: returns once the log and the database could be compared."""
+    """Before the first lease: returns once the log was compared with the database, or cannot be read, which stops no mail."""
     while True:
         try:
             if not await watch_once(pool, accepted):
