@@ -7,7 +7,15 @@ from mailrail.errors import MailrailError
 from mailrail.web.errors import STATUS, domain_errors, reference_page
 
 # Raised at the start of a process, by commands, or handled by the room itself: they never reach a request.
-NOT_OF_REQUESTS = {"config_invalid", "start_failed", "unreadable_message", "ses_identity_unknown", "no_tokens"}
+NOT_OF_REQUESTS = {
+    "bus_down",
+    "config_invalid",
+    "no_tokens",
+    "not_now",
+    "ses_identity_unknown",
+    "start_failed",
+    "unreadable_message",
+}
 
 
 def test_every_domain_error_has_a_status() -> None:
