@@ -9,13 +9,13 @@ from mailrail.web.errors import STATUS, domain_errors, reference_page
 # Raised at the start of a process, by commands, or handled by the room itself: they never reach a request.
 NOT_OF_REQUESTS = {
     "bus_down",
-    "not_now",
-    "shard_unfoldable",
     "config_invalid",
+    "no_tokens",
+    "not_now",
+    "ses_identity_unknown",
+    "shard_unfoldable",
     "start_failed",
     "unreadable_message",
-    "ses_identity_unknown",
-    "no_tokens",
 }
 
 
