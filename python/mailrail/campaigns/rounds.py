@@ -115,13 +115,20 @@ class Rounds:
         return claimed
 
     async def _look_up_claim(self, shard: LeasedShard, until_ns: int, after_claim_id: int) -> Round | None:
-        """Whether a claim whose commit went unanswered took place; asked for as long as it could be of use."""
+        """The claim whose commit went unanswered, if it took place and may still be sent; one that came too late is given
+        back, since no call of it was begun. Asked for as long as it could be of use.
+        """
         while Lease.now_ns() < until_ns:
             try:
                 async with self._pool.acquire() as conn:
-                    return await emails.find_claim(conn, shard, after_claim_id)
+                    found, may_be_sent = await emails.find_claim(conn, shard, after_claim_id)
             except DATABASE_ERRORS:
                 await asyncio.sleep(DATABASE_PAUSE_S)
+                continue
+            if found is None or may_be_sent:
+                return found
+            await self._withdraw(shard, found, "the lease ended before the claim was known")
+            return None
         return None
 
     async def _read(self, shard: LeasedShard, claimed: Round, list_id: int | None, timings: "Timings") -> bytes | None:

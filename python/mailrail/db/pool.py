@@ -17,8 +17,8 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 CONNECT_TIMEOUT_S = 10
 JSONB_VERSION = b"\x01"
-# What a statement raises when the database is at fault, or away. asyncpg's InterfaceError is none of its PostgresErrors.
-DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+# What a statement raises when the database is at fault, or away. asyncpg's own errors are none of its PostgresErrors.
+DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 async def open_pool(

@@ -107,6 +107,10 @@ RETRY_PAUSE_MAX_S = 30.0
 RETRY_DOUBLINGS_MAX = 6
 
 
+# A recipient whom SES refuses for days is not worth another try: half a minute each, this is more than three days.
+ATTEMPTS_MAX = 10_000
+
+
 def retry_pause_s(attempt: int) -> float:
     """How long after this attempt, counted from 1, the next one waits at most; seconds."""
     return min(RETRY_PAUSE_MAX_S, RETRY_PAUSE_S * 2.0 ** min(attempt - 1, RETRY_DOUBLINGS_MAX))

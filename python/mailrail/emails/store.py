@@ -8,7 +8,7 @@ import random
 from collections.abc import Mapping
 
 from mailrail.db.pool import Connection
-from mailrail.emails.model import RETRYABLE, LeasedShard, Outcome, Round, retry_pause_s
+from mailrail.emails.model import ATTEMPTS_MAX, RETRYABLE, LeasedShard, Outcome, Round, retry_pause_s
 
 # permits.claim_id of a permit that nobody may use any more.
 WITHDRAWN = 0
@@ -139,22 +139,22 @@ async def lock_shard(conn: Connection, lease: LeasedShard) -> None:
     )
 
 
-async def find_claim(conn: Connection, lease: LeasedShard, after_claim_id: int) -> Round | None:
-    """The claim behind `after_claim_id` whose commit went unanswered, if it took place and the lease still holds.
+async def find_claim(conn: Connection, lease: LeasedShard, after_claim_id: int) -> tuple[Round | None, bool]:
+    """The claim behind `after_claim_id` whose commit went unanswered, if it took place, and whether it may still be sent:
+    the lease holds and the campaign runs.
 
     Waits for the shard's row first, and so for a commit that is still under way; the claim is looked up only then,
     because a statement that waited would not see it. Renews nothing.
     """
     async with conn.transaction():
         held = await conn.fetchval(
-            """SELECT true FROM shards WHERE stream_id = $1 AND shard = $2 AND lease_id = $3
-                 AND lease_until > clock_timestamp() AND state = 'sending' FOR UPDATE""",
+            """SELECT lease_id IS NOT DISTINCT FROM $3 AND coalesce(lease_until > clock_timestamp(), false)
+                 AND state = 'sending'
+               FROM shards WHERE stream_id = $1 AND shard = $2 FOR UPDATE""",
             lease.stream_id,
             lease.shard,
             lease.lease_id,
         )
-        if not held:
-            return None
         row = await conn.fetchrow(
             """SELECT claim_id, attempt, first_seq, last_seq, seqs FROM claims
                WHERE stream_id = $1 AND shard = $2 AND lease_id = $3 AND claim_id > $4 ORDER BY claim_id DESC LIMIT 1""",
@@ -163,7 +163,7 @@ async def find_claim(conn: Connection, lease: LeasedShard, after_claim_id: int) 
             lease.lease_id,
             after_claim_id,
         )
-    return Round(**row) if row else None
+    return (Round(**row) if row else None), bool(held)
 
 
 async def withdraw_round(conn: Connection, lease: LeasedShard, claimed: Round, reason: str) -> None:
@@ -275,9 +275,13 @@ async def add_progress(conn: Connection, lease: LeasedShard, counts: Mapping[int
 async def permit_retries(conn: Connection, lease: LeasedShard, claimed: Round) -> None:
     """Lets those of the round that were surely not accepted try again: unwritten ones at once, the others after a
     pause that doubles up to half a minute. The jitter is the round's, so that its recipients stay together in calls.
+    After ATTEMPTS_MAX they have failed instead, but for those whose whole campaign was halted, which a person resumes.
 
     The caller holds the shard's lock. Who was given up as unresolved meanwhile stays so: it is final, and settled.
     """
+    tireless = claimed.attempt < ATTEMPTS_MAX
+    if not tireless:
+        await _give_up_retrying(conn, lease, claimed)
     pause_s = retry_pause_s(claimed.attempt) * random.uniform(0.5, 1.0)  # noqa: S311
     await conn.execute(
         """WITH allowed AS (
@@ -298,13 +302,32 @@ async def permit_retries(conn: Connection, lease: LeasedShard, claimed: Round) -
         lease.shard,
         claimed.attempt,
         lease.account_id,
-        [int(outcome) for outcome in RETRYABLE],
+        [int(outcome) for outcome in RETRYABLE if tireless or outcome is Outcome.HALTED],
         int(Outcome.NOT_WRITTEN),
         claimed.first_seq,
         claimed.last_seq,
         claimed.seqs,
         pause_s,
         int(Outcome.UNRESOLVED),
+    )
+
+
+async def _give_up_retrying(conn: Connection, lease: LeasedShard, claimed: Round) -> None:
+    """A failure beside the last refusal outranks it."""
+    await conn.execute(
+        """INSERT INTO results (stream_id, seq, attempt, outcome, error, account_id)
+           SELECT stream_id, seq, attempt, $5, 'given up after ' || attempt || ' attempts', $4 FROM results
+           WHERE stream_id = $1 AND attempt = $2 AND outcome = ANY($3::smallint[])
+             AND (seq BETWEEN $6 AND $7 OR seq = ANY($8::integer[]))
+           ON CONFLICT DO NOTHING""",
+        lease.stream_id,
+        claimed.attempt,
+        [int(Outcome.NOT_WRITTEN), int(Outcome.DEFERRED)],
+        lease.account_id,
+        int(Outcome.FAILED),
+        claimed.first_seq,
+        claimed.last_seq,
+        claimed.seqs,
     )
 
 

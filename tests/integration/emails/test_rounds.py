@@ -2,12 +2,13 @@
 
 import asyncio
 import struct
+from dataclasses import replace
 
 import pytest
 
 from mailrail.db.pool import Connection, Pool
 from mailrail.emails import store
-from mailrail.emails.model import LeasedShard, Outcome, Round
+from mailrail.emails.model import ATTEMPTS_MAX, LeasedShard, Outcome, Round
 from tests.support.streams import TestStream, make_account, make_stream
 
 LEASE_S = 30.0
@@ -163,12 +164,34 @@ async def test_a_claim_whose_commit_went_unanswered_is_found(worker_pool: Pool, 
     async with worker_pool.acquire() as conn:
         shard = await lease_next(conn)
         first = await claim(conn, shard)
-        assert await store.find_claim(conn, shard, 0) == first
-        assert await store.find_claim(conn, shard, first.claim_id) is None
+        assert await store.find_claim(conn, shard, 0) == (first, True)
+        assert await store.find_claim(conn, shard, first.claim_id) == (None, True)
         second = await claim(conn, shard)
-        assert await store.find_claim(conn, shard, first.claim_id) == second
+        assert await store.find_claim(conn, shard, first.claim_id) == (second, True)
+        await conn.execute("UPDATE shards SET state = 'paused' WHERE stream_id = $1", stream.stream_id)
+        assert await store.find_claim(conn, shard, first.claim_id) == (second, False)
+        await conn.execute("UPDATE shards SET state = 'sending' WHERE stream_id = $1", stream.stream_id)
         await conn.execute("UPDATE shards SET lease_until = now() - interval '1 second'")
-        assert await store.find_claim(conn, shard, first.claim_id) is None, "too late to be of use"
+        assert await store.find_claim(conn, shard, first.claim_id) == (second, False)
+
+
+async def test_who_is_refused_ten_thousand_times_has_failed(worker_pool: Pool, stream: TestStream) -> None:
+    async with worker_pool.acquire() as conn:
+        shard = await lease_next(conn)
+        claimed = replace(await claim(conn, shard, 10), attempt=ATTEMPTS_MAX)
+        told = {3: Outcome.DEFERRED, 4: Outcome.HALTED}
+        rows = [(seq, ATTEMPTS_MAX, told.get(seq, Outcome.ACCEPTED)) for seq in range(1, 11)]
+        async with conn.transaction():
+            await store.insert_results(conn, shard, claimed, outcomes(stream, rows))
+            await store.permit_retries(conn, shard, claimed)
+        permits = await conn.fetch("SELECT seq FROM permits WHERE stream_id = $1", stream.stream_id)
+        assert [row["seq"] for row in permits] == [4], "resuming a halted campaign is a person's decision"
+        failed = await conn.fetch(
+            "SELECT seq, error FROM results WHERE stream_id = $1 AND outcome = $2",
+            stream.stream_id,
+            int(Outcome.FAILED),
+        )
+    assert [tuple(row) for row in failed] == [(3, "given up after 10000 attempts")]
 
 
 async def test_the_look_up_waits_for_a_commit_under_way(worker_pool: Pool, stream: TestStream) -> None:
@@ -181,7 +204,7 @@ async def test_the_look_up_waits_for_a_commit_under_way(worker_pool: Pool, strea
         await asyncio.sleep(0.2)
         assert not looking.done()
         await open_claim.commit()
-        assert await looking == claimed
+        assert await looking == (claimed, True)
 
 
 async def test_a_round_that_was_never_called_is_given_back_whole(worker_pool: Pool, stream: TestStream) -> None:
