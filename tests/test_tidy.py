@@ -72,6 +72,7 @@ TEXT_SUFFIXES = (
     ".rs",
     ".toml",
     ".sql",
+    ".pml",
     ".md",
     ".html",
     ".txt",

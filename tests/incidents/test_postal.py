@@ -12,7 +12,8 @@ from tests.support.installation import Installation, playing
 async def test_postal_645_lock_of_a_dead_worker_stays(idle: Installation) -> None:
     """#645, #1028, #1085, #1394: `locked_by` of a worker that died kept its messages back until somebody wrote SQL.
 
-    Breaks when a lease that is over keeps others away (emails/store.py, take_shard), or hides its claims from the reconciler.
+    Breaks when a lease that is over keeps others away (emails/store.py: both take_shard and expire_leases end it), or when
+    its claims are not folded anew.
     """
     tenant = await idle.add_sender(40)
     campaign_id = await idle.send_campaign(tenant)
