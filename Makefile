@@ -17,7 +17,7 @@ run: build ## start everything on this machine and send the demo campaign (ARGS=
 # Most tests wait rather than work, so several run side by side; what measures time or kills at random has the machine alone.
 test: build ## run all tests that this machine can, and say what was skipped and why
 	cargo test --workspace --quiet
-	$(BIN)/pytest tests --numprocesses 4 --dist loadfile -m "not chaos and not load" $(ARGS)
+	$(BIN)/pytest tests --numprocesses 3 --dist loadfile -m "not chaos and not load" $(ARGS)
 	$(BIN)/pytest tests -m "chaos or load"
 
 lint: build ## check style, types and the stub of the Rust module

@@ -120,7 +120,7 @@ class Plan:
 
 @final
 class Lease:
-    """A deadline on CLOCK_BOOTTIME, in nanoseconds, shared with the sends that it covers."""
+    """A deadline on CLOCK_BOOTTIME, moved on by jumps of the wall clock, in nanoseconds; shared with the sends it covers."""
 
     def __new__(cls, deadline_ns: int) -> Lease:
         """A lease until `deadline_ns`."""

@@ -38,19 +38,20 @@ async def test_half_a_campaign_is_restored(
     changes = {
         "accepted_log": str(tmp_path / "accepted" / "log"),
         "worker_port": free_port(),
-        "max_send_rate": 1000.0,
+        # Slow enough that a backup on a busy machine is over long before the campaign is.
+        "max_send_rate": 150.0,
     }
     with fleet.simulated(database, tmp_path, changes) as (settings, simulator):
         key = await fleet.add_sender(worker_pool, RECIPIENTS)
         with fleet.starting("api", settings, tmp_path):
             with fleet.starting("worker", settings, tmp_path) as worker:
                 fleet.send_campaign(settings, key)
-                wait_until(lambda: fleet.accepted_count(simulator) > RECIPIENTS // 4, "a quarter")
+                wait_until(lambda: fleet.accepted_count(simulator) > RECIPIENTS // 10, "a tenth")
                 done = fleet.command(settings, "backup", str(file))
                 assert done.returncode == 0, done.stderr
                 assert file.stat().st_mode & 0o777 == 0o600
                 at_backup = fleet.accepted_count(simulator)
-                wait_until(lambda: fleet.accepted_count(simulator) > RECIPIENTS * 3 // 5, "three fifths")
+                wait_until(lambda: fleet.accepted_count(simulator) > at_backup + RECIPIENTS // 10, "a tenth more")
                 assert worker.end() == 0, worker.text()
             sent = fleet.accepted_count(simulator)
             assert at_backup < sent < RECIPIENTS
