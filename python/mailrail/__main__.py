@@ -70,8 +70,10 @@ def add_up(commands: Commands) -> None:
 def add_processes(commands: Commands) -> None:
     """The processes of an installation."""
     add(commands, "migrate", migrate, "bring the database up to date")
-    add(commands, "api", api, "serve the HTTP API")
+    api_parser = add(commands, "api", api, "serve the HTTP API")
     worker_parser = add(commands, "worker", worker, "send campaigns and apply events")
+    for process in (api_parser, worker_parser):
+        process.add_argument("--kafka", metavar="HOST:PORT", help="Kafka brokers (default MAILRAIL_KAFKA)")
     worker_parser.add_argument("--roles", metavar="A,B", help="which roles to run (default all)")
     stand_in = add(commands, "simulator", simulator, "run the stand-in for Amazon SES")
     stand_in.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
@@ -174,7 +176,7 @@ def api(arguments: argparse.Namespace) -> int:
 
     from mailrail import app
 
-    current = load(os.environ, "api")
+    current = load(with_kafka(arguments, os.environ), "api")
     config.require_sending(current)
     config.require_database(current, "api_database_url")
     uvloop.run(app.serve(current, lambda: print("ready", flush=True)))
@@ -187,7 +189,7 @@ def worker(arguments: argparse.Namespace) -> int:
 
     from mailrail import worker as process
 
-    current = load(os.environ, "worker")
+    current = load(with_kafka(arguments, os.environ), "worker")
     config.require_sending(current)
     config.require_database(current, "worker_database_url")
     roles = chosen_roles(arguments.roles, list(process.ROLES))
@@ -265,6 +267,11 @@ def operator(name: str) -> Callable[[argparse.Namespace], int]:
 
 
 # —— what several of them need ——
+
+
+def with_kafka(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment, with the brokers of the command line in it."""
+    return {**environment, config.variable("kafka"): arguments.kafka} if arguments.kafka else environment
 
 
 def load(environment: Mapping[str, str], process: str) -> Settings:

@@ -59,12 +59,18 @@ def variables(settings: Settings) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def starting(name: str, settings: Settings, folder: Path, *arguments: str) -> Iterator[Process]:
-    """`mailrail NAME` once it is ready, until the end of the block; killed there if it still runs."""
+def starting(name: str, settings: Settings, folder: Path, *arguments: str, **environment: str) -> Iterator[Process]:
+    """`mailrail NAME` once it is ready, until the end of the block; killed there if it still runs.
+
+    `environment` has variables that are no settings.
+    """
     log = folder / f"{name}-{len(list(folder.glob(f'{name}-*.log')))}.log"
     with log.open("wb") as out:
         child = subprocess.Popen(
-            [sys.executable, "-m", "mailrail", name, *arguments], stdout=out, stderr=out, env=variables(settings)
+            [sys.executable, "-m", "mailrail", name, *arguments],
+            stdout=out,
+            stderr=out,
+            env=variables(settings) | environment,
         )
     process = Process(name, child, log)
     try:

@@ -171,3 +171,13 @@ def test_no_text_leads_to_anything_but_settings_or_a_sentence(text: str, item: "
         assert isinstance(load({f"MAILRAIL_{item.name.upper()}": text}), Settings)
     except ConfigError as error:
         assert str(error).startswith(f"MAILRAIL_{item.name.upper()}")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("KAFKA", "kafka"), ("KAFKA", "http://kafka:9092"), ("KAFKA", "a:9092,b:0"), ("KAFKA_PREFIX", "our mail")],
+)
+def test_brokers_and_names_that_kafka_would_refuse(name: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"MAILRAIL_{name} must "):
+        load({f"MAILRAIL_{name}": text})
+    assert load({"MAILRAIL_KAFKA": "a:9092, [::1]:9093"}).kafka == ("a:9092", "[::1]:9093")

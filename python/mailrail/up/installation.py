@@ -53,6 +53,7 @@ def complete_environment(options: UpOptions, environment: Mapping[str, str]) -> 
         "MAILRAIL_PORT": options.port and str(options.port),
         "MAILRAIL_DATABASE_URL": options.database,
         "MAILRAIL_SES_ENDPOINT": options.ses,
+        "MAILRAIL_KAFKA": options.kafka,
     }
     # An empty variable is as good as none, and must not hide what `up` decides.
     given = {name: value for name, value in environment.items() if value and not name.startswith(OPTIONS_PREFIX)}

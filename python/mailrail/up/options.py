@@ -18,7 +18,7 @@ DATA_DEFAULT = Path("var")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpOptions:
-    """`recipients`, `timeout_s` and `summary` concern the demo; `port` None means the setting; `ses` and `database` are outside ones."""
+    """`recipients`, `timeout_s` and `summary` concern the demo; `port` None means the setting; `ses`, `database` and `kafka` are outside ones."""
 
     demo: bool = False
     recipients: int = RECIPIENTS_DEFAULT
@@ -29,6 +29,7 @@ class UpOptions:
     data: Path = DATA_DEFAULT
     ses: str | None = None
     database: str | None = None
+    kafka: str | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help=f"folder of everything that is kept (default ./{DATA_DEFAULT})")
     parser.add_argument("--ses", metavar="URL", help="an SES endpoint to use instead of the simulator")
     parser.add_argument("--database", metavar="URL", help="a PostgreSQL to use instead of the embedded one")
+    parser.add_argument("--kafka", metavar="HOST:PORT", help="Kafka brokers to use instead of PostgreSQL's NOTIFY")
 
 
 def from_arguments(arguments: argparse.Namespace, environment: Mapping[str, str]) -> UpOptions:
@@ -127,5 +129,6 @@ READERS: dict[str, Callable[[object], Any]] = {
     "data": read_path,
     "ses": str,
     "database": str,
+    "kafka": str,
 }
 FIELDS = {"timeout": "timeout_s"}

@@ -34,12 +34,18 @@ def test_both_places_say_the_same() -> None:
         data=Path("d"),
         ses="http://127.0.0.1:1",
         database="postgresql://h/d",
+        kafka="k:9092",
     )
     command_line = "--demo --recipients 500 --exit --timeout 60 --summary s.json --port 9000 --data d"
-    assert read(*command_line.split(), "--ses", "http://127.0.0.1:1", "--database", "postgresql://h/d") == expected
+    assert (
+        read(
+            *command_line.split(), "--ses", "http://127.0.0.1:1", "--database", "postgresql://h/d", "--kafka", "k:9092"
+        )
+        == expected
+    )
     from_variables = read(
         demo="1", recipients="500", exit="on", timeout="60", summary="s.json", port="9000", data="d",
-        ses="http://127.0.0.1:1", database="postgresql://h/d",
+        ses="http://127.0.0.1:1", database="postgresql://h/d", kafka="k:9092",
     )  # fmt: skip
     assert from_variables == expected
 
