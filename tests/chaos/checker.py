@@ -71,7 +71,7 @@ def judge(
     """The verdict over all campaigns: `asked` has the addresses of each.
 
     An address belongs to one campaign only, so that no id of mailrail is needed to tell campaigns apart. `excused` are addresses of
-    which mailrail says openly that it cannot know (`never_resend`): not accepted is no loss there, accepted twice still is a duplicate.
+    which mailrail says openly that it cannot know (`unresolved`): not accepted is no loss there, accepted twice still is a duplicate.
     Raises ValueError where campaigns share an address.
     """
     campaign_of: dict[str, str] = {}

@@ -61,6 +61,8 @@ FAULTS = {
     "duplicate_events": 0.2,
     "reorder_events": 0.3,
 }
+# Where three of two hundred neighbours lost their events, silence proves nothing for good, and a day is too long here.
+LOSSY = {"UNKNOWN_MAX_AGE_S": "60"}
 CUT_CHANCES = {"cut_before_reply": 0.004, "cut_after_sent": 0.002}
 # Long enough to outlive a lease, the fence and a signature; most are shorter.
 FREEZE_S = (0.2, 7.0)
@@ -158,7 +160,7 @@ class Run:
             senders=self.control.senders,
             with_kafka=options.kafka,
             rate=options.rate,
-            settings=self.control.settings,
+            settings=self.control.settings | (LOSSY if options.lose_events else {}),
             patches=self.control.patches,
         )
         async with (
