@@ -54,7 +54,8 @@ def substituted(text: str, given: dict[str, str]) -> str:
 
 def instruction(name: str) -> str:
     """The arguments of the last such instruction of the Dockerfile."""
-    return re.findall(rf"^{name} (.+)$", DOCKERFILE, re.MULTILINE)[-1]
+    found: list[str] = re.findall(rf"^{name} (.+)$", DOCKERFILE, re.MULTILINE)
+    return found[-1]
 
 
 class Machine:
