@@ -57,7 +57,9 @@ WHERE c.lease_until <= least(clock_timestamp() - $3::interval, $4::timestamptz +
 """
 
 _READ_SPAN = f"""
-SELECT count(*) AS recipients, min(claimed_at) AS first_claimed_at, max(lease_until) AS last_lease_until FROM ({_RIPE}) ripe
+SELECT count(*) AS recipients, min(claimed_at) AS first_claimed_at, max(lease_until) AS last_lease_until,
+  min(lease_until) <= clock_timestamp() - $6::interval AS has_too_old
+FROM ({_RIPE}) ripe
 """
 
 _PERMIT = f"""
@@ -115,8 +117,7 @@ async def reconcile_next(conn: Connection, patience: Patience) -> Reconciled | N
         return None
     # As in a fold: a shard's few thousand rows joined with each other, in partitions without statistics.
     await conn.execute("SET LOCAL enable_nestloop = off")
-    span = await fetch_one(conn, _READ_SPAN, *_ripe(due, patience))
-    await conn.execute("SET LOCAL enable_nestloop = on")
+    span = await fetch_one(conn, _READ_SPAN, *_ripe(due, patience), patience.unknown_max_age)
     if not span["recipients"]:
         # Their events came since the last fold, or their permits were written and not yet claimed.
         await _look_again(conn, due, "a newer fold", patience)
@@ -127,7 +128,7 @@ async def reconcile_next(conn: Connection, patience: Patience) -> Reconciled | N
     waiting_for = watermark.waiting_for(patience.event_lag_max)
     if waiting_for is None:
         return await _permit(conn, due, patience)
-    if span["first_claimed_at"] <= await _now(conn) - patience.unknown_max_age:
+    if span["has_too_old"]:
         return await _give_up(conn, due, patience, patience.unknown_max_age)
     await _look_again(conn, due, waiting_for, patience)
     wants_canary = not watermark.canary_returned and await _wants_canary(conn, due["configuration_set"], patience)
@@ -180,6 +181,8 @@ async def _look_again(conn: Connection, due: asyncpg.Record, waiting_for: str, p
 async def _read_watermark(
     conn: Connection, due: asyncpg.Record, claimed_at: datetime, lease_until: datetime, patience: Patience
 ) -> Watermark:
+    # This one goes from a few claims into tables of all streams, row by row.
+    await conn.execute("SET LOCAL enable_nestloop = on")
     row = await fetch_one(
         conn,
         _READ_WATERMARK,
@@ -189,12 +192,8 @@ async def _read_watermark(
         lease_until,
         patience.event_lag_max,
     )
+    await conn.execute("SET LOCAL enable_nestloop = off")
     return Watermark(**row)
-
-
-async def _now(conn: Connection) -> datetime:
-    now: datetime = await conn.fetchval("SELECT clock_timestamp()")
-    return now
 
 
 # —— canaries ———————————————————————————————————————————————————————————————————————————————————————————————————————————
