@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +89,4 @@ async def test_half_a_campaign_is_restored(
                 await operator.close()
                 await pool.close()
             assert worker.end() == 0
-        counts = Counter(fleet.accepted(simulator))
-        assert len(counts) == RECIPIENTS
-        assert set(counts.values()) == {1}
+        fleet.assert_each_got_one(simulator, RECIPIENTS)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,9 +193,17 @@ def send_campaign(settings: Settings, key: str) -> str:
 
 
 def accepted(simulator: RunningSimulator) -> list[str]:
-    """To whom the simulator accepted mail, in order, doubles included."""
+    """To whom the simulator accepted mail, in order, doubles included, canaries aside."""
     mails = simulator.get("accepted?from=0&limit=1000000")["mails"]
-    return [address for mail in mails for address in mail["to"]]
+    to = (address for mail in mails for address in mail["to"])
+    return [address for address in to if not address.endswith("@simulator.amazonses.com")]
+
+
+def assert_each_got_one(simulator: RunningSimulator, recipients: int) -> None:
+    """Nobody is missing, nobody has two."""
+    counts = Counter(accepted(simulator))
+    doubled = sorted(address for address, mails in counts.items() if mails > 1)
+    assert (len(counts), doubled, simulator.get("duplicates")["count"]) == (recipients, [], 0)
 
 
 def accepted_count(simulator: RunningSimulator) -> int:

@@ -13,6 +13,8 @@ import asyncpg
 import orjson
 
 from mailrail import failpoints
+from mailrail.bus import outbox
+from mailrail.bus.messages import ShardsReadyV1
 from mailrail.db.pool import Connection, fetch_one
 from mailrail.emails.fold import CLAIMED_ROWS
 from mailrail.emails.model import (
@@ -147,6 +149,7 @@ def _ripe(due: asyncpg.Record, patience: Patience) -> tuple[object, ...]:
 async def _permit(conn: Connection, due: asyncpg.Record, patience: Patience) -> Reconciled:
     permitted: int = await conn.fetchval(_PERMIT, *_ripe(due, patience), due["account_id"])
     failpoints.hit("reconcile.permitted", stream_id=due["stream_id"], shard=due["shard"], recipients=permitted)
+    await outbox.append(conn, ShardsReadyV1(due["stream_id"], due["shard"]))
     await _fold_again(conn, due)
     return Reconciled(due["stream_id"], due["shard"], permitted=permitted)
 

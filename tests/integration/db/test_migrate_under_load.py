@@ -82,9 +82,7 @@ async def test_a_campaign_goes_on_while_the_next_release_migrates(
                 client.stopping.set()
                 client.join()
             assert (api.end(signal.SIGTERM), worker.end(signal.SIGTERM)) == (0, 0)
-        addresses = Counter(fleet.accepted(simulator))
-        assert len(addresses) == RECIPIENTS
-        assert set(addresses.values()) == {1}
+        fleet.assert_each_got_one(simulator, RECIPIENTS)
     for process in (api, worker):
         assert "ERROR" not in process.text(), process.text()
         assert "Traceback" not in process.text()
