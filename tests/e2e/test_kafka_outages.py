@@ -1,7 +1,6 @@
 """Real processes on a real broker that is wiped, away, or stays while a worker dies: every mail goes out, once."""
 
 import asyncio
-import signal
 import time
 import uuid
 from contextlib import ExitStack

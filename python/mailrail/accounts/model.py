@@ -26,6 +26,19 @@ class Scope(StrEnum):
     """What a key may do. Every route names the one that it needs."""
 
     FULL = "full"
+    # Not part of FULL: what the operator of the installation alone may do, such as adding money to a wallet.
+    OPERATOR = "operator"
+    ACCOUNT_READ = "account:read"
+    ACCOUNT_WRITE = "account:write"
+    KEYS_READ = "keys:read"
+    KEYS_WRITE = "keys:write"
+    WALLET_READ = "wallet:read"
+    EMAILS_READ = "emails:read"
+    EMAILS_SEND = "emails:send"
+    TEMPLATES_READ = "templates:read"
+    TEMPLATES_WRITE = "templates:write"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
     CONTACTS_READ = "contacts:read"
     CONTACTS_WRITE = "contacts:write"
     CAMPAIGNS_READ = "campaigns:read"
@@ -64,6 +77,16 @@ class ApiKey:
     scopes: list[str]
     created_at: datetime
     revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a request: the account and the key that came with it. Mail of a test key never reaches SES."""
+
+    account: Account
+    key_id: int
+    scopes: frozenset[str]
+    is_test: bool
 
 
 @dataclass(frozen=True, slots=True)

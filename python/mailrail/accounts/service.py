@@ -6,6 +6,7 @@ from mailrail.accounts import auth, store
 from mailrail.accounts.model import (
     Account,
     ApiKey,
+    Caller,
     KeyInvalid,
     Plan,
     Scope,
@@ -81,8 +82,8 @@ async def revoke_key(conn: Connection, key_id: int) -> ApiKey:
     return await store.revoke_key(conn, key_id)
 
 
-async def authenticate(pool: Pool, text: str, scope: Scope) -> Account:
-    """The account whose key this is. Raises KeyInvalid, and ScopeMissing if the key may not do `scope`."""
+async def authenticate(pool: Pool, text: str, scope: Scope) -> Caller:
+    """Who has this key. Raises KeyInvalid, and ScopeMissing if the key may not do `scope`."""
     prefix = auth.prefix_of(text)
     if prefix is None:
         raise KeyInvalid
@@ -91,7 +92,8 @@ async def authenticate(pool: Pool, text: str, scope: Scope) -> Account:
     proven = auth.proves(text, found.hash if found else None)
     if found is None or not proven:
         raise KeyInvalid
-    if not found.scopes & {scope, Scope.FULL}:
+    if scope not in found.scopes and (scope is Scope.OPERATOR or Scope.FULL not in found.scopes):
         raise ScopeMissing(f"This API key lacks the scope {scope}.")
     async with transaction(pool, found.account_id) as conn:
-        return await store.read_account(conn, found.account_id)
+        account = await store.read_account(conn, found.account_id)
+    return Caller(account, found.id, found.scopes, is_test=False)

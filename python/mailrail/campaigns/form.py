@@ -18,16 +18,6 @@ TAG_MAX_CHARS = 100
 ID_MAX_CHARS = 200
 
 
-def read_sender(fields: Fields) -> tuple[str | None, str | None]:
-    """`from`: `{name, email}`, or the address alone; (None, None) leaves it to the account's default."""
-    if not fields.has("from"):
-        return None, None
-    if fields.is_text("from"):
-        return None, fields.address("from")
-    sender = fields.nested("from")
-    return sender.text("name", NAME_MAX_CHARS), sender.required_address("email")
-
-
 def read_audience(fields: Fields, ids: Ids) -> tuple[int | None, list[str]]:
     """`listId` and `tags`: members of the list who have every tag. A malformed id ends where an unknown one does."""
     list_id = fields.text("listId", ID_MAX_CHARS)

@@ -16,7 +16,7 @@ from mailrail.campaigns.recipients import Recipient
 from mailrail.config import Settings
 from mailrail.contacts import service as contacts
 from mailrail.contacts.model import ListNotFound
-from mailrail.db.pool import DATABASE_ERRORS, Connection, transaction
+from mailrail.db.pool import DATABASE_ERRORS, Connection
 from mailrail.domains import service as domains
 from mailrail.emails.model import State
 from mailrail.ids import NO_ROW, Ids, Kind
@@ -52,7 +52,7 @@ async def page(request: Request) -> HTTPResponse:
     """GET /api/v1/campaigns, newest first. Audiences of drafts are counted when one of them is asked for."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     asked = read_page(request, Kind.CAMPAIGN, ctx.ids)
-    async with transaction(ctx.pool, account_id) as conn:
+    async with request.transaction() as conn:
         found = await service.page(conn, account_id, asked.limit, asked.offset, asked.after_id)
         total = await service.count(conn, account_id)
     items = [_shown(campaign, campaign.audience_count, request) for campaign in found]
@@ -62,7 +62,7 @@ async def page(request: Request) -> HTTPResponse:
 async def get(request: Request, campaign_id: str) -> HTTPResponse:
     """GET /api/v1/campaigns/:id, with how far it is."""
     ctx, account = request.app.ctx, request.ctx.account
-    async with transaction(ctx.pool, account.id) as conn:
+    async with request.transaction() as conn:
         campaign = await service.get(conn, account.id, ctx.ids.find(Kind.CAMPAIGN, campaign_id))
         audience_count = await service.audience_count(conn, account, campaign)
         progress = await service.progress(conn, campaign)
@@ -116,7 +116,7 @@ async def retry(request: Request, campaign_id: str) -> HTTPResponse:
     fields = Fields(read_object(request))
     states = form.read_retried(fields)
     fields.finish()
-    async with transaction(ctx.pool, account.id) as conn:
+    async with request.transaction() as conn:
         done = await service.retry(conn, account, ctx.ids.find(Kind.CAMPAIGN, campaign_id), ctx.settings, states)
     return answer(
         {
@@ -139,7 +139,7 @@ async def page_recipients(request: Request, campaign_id: str) -> HTTPResponse | 
     ctx, account_id = request.app.ctx, request.ctx.account.id
     states = form.read_states(request.args.getlist("state") or [])
     as_csv = form.read_wants_csv(request.args.get("format"), request.headers.get("accept"))
-    async with transaction(ctx.pool, account_id) as conn:
+    async with request.transaction() as conn:
         campaign = await service.get(conn, account_id, ctx.ids.find(Kind.CAMPAIGN, campaign_id))
         # A draft has no stream, and no stream has this number.
         stream_id = campaign.stream_id or NO_ROW
@@ -158,8 +158,8 @@ async def page_recipients(request: Request, campaign_id: str) -> HTTPResponse | 
 
 async def stats(request: Request) -> HTTPResponse:
     """GET /api/v1/stats: the account at a glance."""
-    ctx, account_id = request.app.ctx, request.ctx.account.id
-    async with transaction(ctx.pool, account_id) as conn:
+    account_id = request.ctx.account.id
+    async with request.transaction() as conn:
         totals = await service.totals(conn, account_id)
         contact_count = await contacts.count(conn, account_id)
         domain_count = await domains.count(conn, account_id)
@@ -180,7 +180,7 @@ async def save_draft(request: Request, draft: CampaignDraft, params: dict[str, s
     """Stores the draft and counts whom it would reach. `params` has the names of fields that differ in the dialect."""
     ctx, account = request.app.ctx, request.ctx.account
     try:
-        async with transaction(ctx.pool, account.id) as conn:
+        async with request.transaction() as conn:
             campaign = await service.create(conn, account, draft, ctx.settings)
             return campaign, await service.audience_count(conn, account, campaign)
     except (TemplateInvalid, ListNotFound) as error:
@@ -195,7 +195,7 @@ async def launch_campaign(request: Request, campaign_id: str) -> Launch:
     fields.finish()
     number = ctx.ids.find(Kind.CAMPAIGN, campaign_id)
     with failpoints.span("ledger"):
-        async with transaction(ctx.pool, account.id) as conn:
+        async with request.transaction() as conn:
             started = await service.launch(conn, account, number, ctx.settings, scheduled_at)
             failpoints.hit("launch.held", stream_id=started.campaign.stream_id)
         failpoints.hit("launch.committed", stream_id=started.campaign.stream_id)
@@ -223,7 +223,7 @@ def _cost(amount_micros: int, hold_id: int | None, ids: Ids) -> dict[str, Any]:
 
 def read_draft(fields: Fields, ids: Ids) -> CampaignDraft:
     """The fields of POST /api/v1/campaigns; `content` is the HTML. Without `listId` and `tags` it reaches everybody."""
-    from_name, from_email = form.read_sender(fields)
+    from_name, from_email = fields.mailbox("from")
     list_id, tags = form.read_audience(fields, ids)
     return CampaignDraft(
         name=fields.required_text("name", form.NAME_MAX_CHARS),
@@ -244,7 +244,7 @@ def read_draft(fields: Fields, ids: Ids) -> CampaignDraft:
 async def _steering(request: Request) -> AsyncIterator[tuple[Connection, Account]]:
     """A transaction of the account that asks; the request has no fields."""
     Fields(read_object(request)).finish()
-    async with transaction(request.app.ctx.pool, request.ctx.account.id) as conn:
+    async with request.transaction() as conn:
         yield conn, request.ctx.account
 
 
@@ -264,7 +264,7 @@ async def _send_csv(
     await response.send(recipients.CSV_HEADER)
     try:
         for first, last in slices:
-            async with transaction(ctx.pool, account_id) as conn:
+            async with request.transaction() as conn:
                 assert campaign.stream_id is not None
                 lines = await recipients.read_csv(conn, account_id, campaign.stream_id, states, first, last)
             if lines:

@@ -7,7 +7,6 @@ from sanic.response import HTTPResponse
 from mailrail.contacts import service
 from mailrail.contacts.form import NAME_MAX_CHARS, read_contact
 from mailrail.contacts.model import TOTAL_CAP, Contact, ContactFilter, ContactList, ContactStatus, Saved
-from mailrail.db.pool import transaction
 from mailrail.ids import Ids, Kind
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
@@ -32,7 +31,7 @@ async def page(request: Request) -> HTTPResponse:
 async def get(request: Request, contact_id: str) -> HTTPResponse:
     """GET /api/v1/contacts/:id."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
-    async with transaction(ctx.pool, account_id) as conn:
+    async with request.transaction() as conn:
         found = await service.get(conn, account_id, ctx.ids.find(Kind.CONTACT, contact_id))
     return answer(_shown(found, ctx.ids))
 
@@ -43,7 +42,7 @@ async def create_list(request: Request) -> HTTPResponse:
     fields = Fields(read_object(request))
     name = fields.required_text("name", NAME_MAX_CHARS)
     fields.finish()
-    async with transaction(ctx.pool, account_id) as conn:
+    async with request.transaction() as conn:
         created = await service.create_list(conn, account_id, name)
     return answer(_shown_list(created, ctx.ids), 201)
 
@@ -52,7 +51,7 @@ async def page_lists(request: Request) -> HTTPResponse:
     """GET /api/v1/lists, newest first."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     asked = read_page(request, Kind.LIST, ctx.ids)
-    async with transaction(ctx.pool, account_id) as conn:
+    async with request.transaction() as conn:
         found = await service.lists(conn, account_id, asked.limit, asked.offset, asked.after_id)
         total = await service.count_lists(conn, account_id)
     return answer(page_answer("lists", [_shown_list(item, ctx.ids) for item in found], asked, total))
@@ -61,7 +60,7 @@ async def page_lists(request: Request) -> HTTPResponse:
 async def get_list(request: Request, list_id: str) -> HTTPResponse:
     """GET /api/v1/lists/:id."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
-    async with transaction(ctx.pool, account_id) as conn:
+    async with request.transaction() as conn:
         found = await service.get_list(conn, account_id, ctx.ids.find(Kind.LIST, list_id))
     return answer(_shown_list(found, ctx.ids))
 
@@ -76,7 +75,7 @@ async def save_contact(request: Request) -> Saved:
     draft, list_id = read_contact(fields, ctx.ids)
     fields.finish()
     upsert = request.args.get("upsert", "").lower() in ("true", "1")
-    async with transaction(ctx.pool, account_id) as conn:
+    async with request.transaction() as conn:
         return await service.save(conn, account_id, draft, list_id=list_id, upsert=upsert)
 
 
@@ -85,7 +84,7 @@ async def find_contacts(request: Request) -> tuple[Page, list[Contact], int]:
     ctx, account_id = request.app.ctx, request.ctx.account.id
     asked = read_page(request, Kind.CONTACT, ctx.ids)
     wanted = read_filter(request, ctx.ids)
-    async with transaction(ctx.pool, account_id) as conn:
+    async with request.transaction() as conn:
         found = await service.page(conn, account_id, wanted, asked.limit, asked.offset, asked.after_id)
         return asked, found, await service.count(conn, account_id, wanted)
 

@@ -5,7 +5,6 @@ from typing import Any
 from sanic.response import HTTPResponse
 
 from mailrail.addresses import parse_domain
-from mailrail.db.pool import transaction
 from mailrail.domains import service
 from mailrail.domains.model import CheckedDomain, Domain
 from mailrail.ids import Ids, Kind
@@ -35,7 +34,7 @@ async def page(request: Request) -> HTTPResponse:
     """GET /api/v1/domains, newest first."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     asked = read_page(request, Kind.DOMAIN, ctx.ids)
-    async with transaction(ctx.pool, account_id) as conn:
+    async with request.transaction() as conn:
         found = await service.page(conn, account_id, asked.limit, asked.offset, asked.after_id)
         total = await service.count(conn, account_id)
     return answer(page_answer("domains", [_shown(domain, ctx.ids) for domain in found], asked, total))

@@ -8,7 +8,6 @@ from sanic.response import HTTPResponse
 from mailrail.campaigns import form, service
 from mailrail.campaigns.model import Campaign, CampaignDraft
 from mailrail.campaigns.routes import cost, estimated_micros, launch_campaign, save_draft
-from mailrail.db.pool import transaction
 from mailrail.ids import Ids, Kind
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
@@ -31,7 +30,7 @@ async def create(request: Request) -> HTTPResponse:
 async def get(request: Request, campaign_id: str) -> HTTPResponse:
     """GET /v1/mail/campaigns/:id."""
     ctx, account = request.app.ctx, request.ctx.account
-    async with transaction(ctx.pool, account.id) as conn:
+    async with request.transaction() as conn:
         campaign = await service.get(conn, account.id, ctx.ids.find(Kind.CAMPAIGN, campaign_id))
         audience_count = await service.audience_count(conn, account, campaign)
     return answer(_shown(campaign, audience_count, request) | _shown_sending(campaign))
@@ -56,7 +55,7 @@ async def send(request: Request, campaign_id: str) -> HTTPResponse:
 async def stats(request: Request, campaign_id: str) -> HTTPResponse:
     """GET /v1/mail/campaigns/:id/stats: recipients = delivered + bounced + failed + skipped + open."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
-    async with transaction(ctx.pool, account_id) as conn:
+    async with request.transaction() as conn:
         campaign = await service.get(conn, account_id, ctx.ids.find(Kind.CAMPAIGN, campaign_id))
         progress = await service.progress(conn, campaign)
     return answer({"id": ctx.ids.encode(Kind.CAMPAIGN, campaign.id), **asdict(progress)})
@@ -64,7 +63,7 @@ async def stats(request: Request, campaign_id: str) -> HTTPResponse:
 
 def read_draft(fields: Fields, ids: Ids) -> CampaignDraft:
     """The fields of POST /v1/mail/campaigns. Without `audience` it reaches everybody."""
-    from_name, from_email = form.read_sender(fields)
+    from_name, from_email = fields.mailbox("from")
     list_id, tags = form.read_audience(fields.nested("audience"), ids)
     content = fields.nested("content")
     return CampaignDraft(

@@ -1,6 +1,8 @@
 """What a handler finds on the app and on its request."""
 
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, TypeAlias
@@ -9,9 +11,9 @@ import sanic
 from sanic.config import Config
 
 from mailrail import logs
-from mailrail.accounts.model import Account
+from mailrail.accounts.model import Account, Caller
 from mailrail.config import Settings
-from mailrail.db.pool import Pool
+from mailrail.db.pool import Connection, Pool, transaction
 from mailrail.ids import Ids
 from mailrail.ops.metrics import Metrics
 
@@ -35,16 +37,18 @@ class Context:
 
 @dataclass
 class RequestContext(SimpleNamespace):
-    """`request.ctx`. Routes with a scope have the account whose key came with the request."""
+    """`request.ctx`. Routes with a scope have the caller whose key came with the request."""
 
     request_id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
-    caller: Account | None = None
+    caller: Caller | None = None
+    # The open transaction in which effect and answer are kept together, where the request has an Idempotency-Key.
+    connection: "Connection | None" = None
 
     @property
     def account(self) -> Account:
         """The account that asks."""
         assert self.caller is not None, "this route declares no scope"
-        return self.caller
+        return self.caller.account
 
 
 App: TypeAlias = "sanic.Sanic[Config, Context]"
@@ -52,6 +56,16 @@ App: TypeAlias = "sanic.Sanic[Config, Context]"
 
 class Request(sanic.Request[App, RequestContext]):
     """A request of this app."""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction of the account that asks; a part of the one that keeps the answer, if the request has such a one."""
+        if self.ctx.connection is not None:
+            async with self.ctx.connection.transaction():
+                yield self.ctx.connection
+        else:
+            async with transaction(self.app.ctx.pool, self.ctx.account.id) as connection:
+                yield connection
 
     @staticmethod
     def make_context() -> RequestContext:

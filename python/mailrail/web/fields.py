@@ -19,6 +19,8 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # RFC 3339, section 5.6; what the pattern lets through and no calendar has, `fromisoformat` refuses.
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
+MAILBOX_NAME_MAX_CHARS = 200
+
 Value = TypeVar("Value")
 
 
@@ -89,6 +91,18 @@ class Fields:
             self.error(name, "value_unknown", f"{self._name(name)} must be one of {', '.join(words)}.")
         return value
 
+    def integer(self, name: str, least: int, most: int) -> int | None:
+        """A whole number from `least` to `most`."""
+        value = self._take(name, int, "a whole number")
+        if isinstance(value, bool) or (value is not None and not least <= value <= most):
+            self.error(name, "number_invalid", f"{self._name(name)} must be a whole number from {least} to {most}.")
+            return least
+        return value
+
+    def boolean(self, name: str) -> bool | None:
+        """True or false."""
+        return self._take(name, bool, "true or false")
+
     def moment(self, name: str) -> datetime | None:
         """A time with its zone (RFC 3339), as 2027-04-08T10:15:00Z."""
         value = self._take(name, str, "a string")
@@ -121,6 +135,31 @@ class Fields:
             return [self.address(name) or ""]
         items = self._items(name, max_items) or []
         return distinct(self._address_item(f"{name}[{i}]", item) for i, item in enumerate(items))
+
+    def mailbox(self, name: str) -> tuple[str | None, str | None]:
+        """`{name, email}`, or the address alone: (name, address), both None where the field is not given."""
+        if not self.has(name):
+            self._asked.add(name)
+            return None, None
+        if self.is_text(name):
+            return None, self.address(name)
+        sender = self.nested(name)
+        return sender.text("name", MAILBOX_NAME_MAX_CHARS), sender.required_address("email")
+
+    def objects(self, name: str, max_items: int) -> "list[Fields]":
+        """A list of objects, each to be read like this one; empty where it is not given."""
+        items = self._take(name, list, "a list of objects") or []
+        if len(items) > max_items:
+            self.error(name, "list_too_long", f"{self._name(name)} has at most {max_items} items.")
+            return []
+        read = []
+        for i, item in enumerate(items):
+            if not isinstance(item, dict):
+                self.error(f"{name}[{i}]", "type_wrong", f"{self._name(name)}[{i}] must be an object.")
+            values = item if isinstance(item, dict) else {}
+            read.append(Fields(values, f"{self._path}{name}[{i}].", self._errors))
+        self._nested.extend(read)
+        return read
 
     def nested(self, name: str) -> "Fields":
         """A nested object; empty where it is not given."""

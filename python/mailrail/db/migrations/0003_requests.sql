@@ -1,0 +1,2 @@
+-- What every request needs: kept answers, the count of requests, test keys.
+SELECT;

@@ -1,0 +1,2 @@
+-- Transactional mail.
+SELECT;

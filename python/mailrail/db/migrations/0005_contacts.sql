@@ -1,0 +1,2 @@
+-- Consent, double opt-in, erasure.
+SELECT;

@@ -1,0 +1,2 @@
+-- Imports of contacts.
+SELECT;

@@ -1,0 +1,2 @@
+-- Stored templates, and audiences by condition.
+SELECT;

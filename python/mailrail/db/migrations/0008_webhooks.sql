@@ -1,0 +1,2 @@
+-- Webhook endpoints, spend caps.
+SELECT;
