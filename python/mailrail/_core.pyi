@@ -16,14 +16,17 @@ __all__ = [
     "CoreError",
     "Envelope",
     "Lease",
+    "MailError",
     "ParsedEvents",
     "Plan",
     "Report",
     "Sender",
     "SnsVerifier",
     "TemplateError",
+    "encode_mail_rows",
     "freeze",
     "parse_events",
+    "prepare_mail",
     "run_simulator",
 ]
 
@@ -40,6 +43,14 @@ class TemplateError(CoreError):
     part: str
     line: int | None
     reason: str
+
+class MailError(CoreError):
+    """A mail that cannot be sent as it is; `errors` has everything that is wrong with it, in the order of its fields.
+
+    Each is {"param": path of the field, as "attachments[0].filename", "code": word, "message": one sentence}.
+    """
+
+    errors: list[dict[str, str]]
 
 class ConfigError(CoreError):
     """An option is missing or cannot be used, or a sender has no credentials yet."""
@@ -92,6 +103,37 @@ def freeze(content: bytes) -> bytes:
     `variables` are the custom fields that the content uses, sorted.
 
     Raises TemplateError, or CoreError for other JSON.
+    """
+
+def prepare_mail(mail: bytes, options: bytes = b"{}") -> bytes:
+    """Checks one transactional mail and makes the content that is stored and sent, whoever its recipients are.
+
+    In, JSON: {"from": {"name" | null, "email"}, "to": [{"name" | null, "email"}, …], "cc": […], "bcc": […],
+    "reply_to": […], "subject", "html" | null, "text" | null, "preheader" | null, "headers": {name: value} | null,
+    "attachments": [{"filename", "content": base64, "content_type" | null, "content_id" | null,
+    "disposition": "attachment" | "inline" | null}], "variables": {…} | null, "render": bool, "track_opens": bool,
+    "track_clicks": bool, "base_url", "postal_address" | null}. All but "from", "to" and "subject" may be absent.
+    `options`, JSON: {"max_mail_bytes": 10000000}, the largest mail as it travels, its parts counted as base64.
+
+    With "render", subject, preheader, html and text are templates in the language of campaigns and `variables` fill
+    them; without, they are taken as they stand. Then the preheader goes in as hidden text, a missing text part is
+    made from the HTML, literal http(s) links lead through the click redirect and the open pixel is added, as in
+    campaigns. There is no footer and no List-Unsubscribe: the postal address is not used.
+
+    Out, JSON: "from", "to", "cc", "bcc", "reply_to", "subject", "html" | null, "text", "headers", "attachments" in
+    the shapes above with their gaps filled, "links": [URL, …] (number `n` of `{base}/c/{token}/{n}` is at n - 1),
+    "token": the 39 characters that stand for the track token in html and text until it is sent | null, and "mode":
+    "simple" | "raw". The same input gives the same bytes.
+
+    Raises MailError for what a customer can mend, template errors included, and CoreError for other JSON.
+    """
+
+def encode_mail_rows(
+    stream_id: int, seqs: list[int], attempt: int, skips: list[int | None], emails: list[str], contents: list[bytes]
+) -> bytes:
+    """The rows of `Sender.submit_mails` for one attempt at mails that are at hand; the lists run side by side.
+
+    Raises CoreError for lists of different lengths.
     """
 
 @final
@@ -170,6 +212,17 @@ class Sender:
 
         Raises CoreError for malformed rows and ConfigError without credentials (nothing was sent
         then), RuntimeError without a running event loop or in a process forked after first use.
+        """
+
+    def submit_mails(self, identity: bytes, rows: bytes, lease: Lease, codec: Codec) -> asyncio.Future[Report]:
+        """Sends single mails, each to one address and by a call of its own; await the result in the running loop.
+
+        `identity`, JSON: {"account_id", "configuration_set" | null}; other members are ignored. Columns of `rows`:
+        stream_id int8, seq int4, attempt int2, skip int2 null, email text, content bytea; `email` is the address of
+        this copy, `content` what `prepare_mail` gave. All rows are of one stream. A mail to one address travels as
+        Simple; all copies of a mail to several show the same To and Cc, never Bcc, and travel as Raw.
+
+        Rules, outcomes and exceptions are those of `submit`; content that is none is outcome 4 (failed).
         """
 
 @final
