@@ -2,11 +2,15 @@
 outside ASCII travels as punycode.
 """
 
+import re
+
 from email_validator import EmailNotValidError, validate_email
 
 from mailrail.errors import MailrailError
 
 ADDRESS_MAX_CHARS = 254
+MAILBOX = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]+)>", re.DOTALL)
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class AddressInvalid(MailrailError):
@@ -36,6 +40,19 @@ def parse_address(text: str) -> str:
     if "." not in found.ascii_domain:
         raise AddressInvalid("The part after the @-sign needs a period.")
     return f"{found.local_part}@{found.ascii_domain}"
+
+
+def parse_mailbox(text: str) -> tuple[str | None, str]:
+    """(name, address) of `Name <address>`, `"Name" <address>` or the address alone. Raises AddressInvalid."""
+    match = MAILBOX.fullmatch(text.strip())
+    if match is None:
+        return None, parse_address(text)
+    if CONTROL.search(match["name"]):
+        raise AddressInvalid("A name must be one line without control characters.")
+    name = match["name"].strip()
+    if name.startswith('"') and name.endswith('"') and len(name) > 1:
+        name = re.sub(r"\\(.)", r"\1", name[1:-1])
+    return name or None, parse_address(match["address"])
 
 
 def parse_domain(text: str) -> str:

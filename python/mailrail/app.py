@@ -17,19 +17,27 @@ from sanic.response import BaseHTTPResponse, HTTPResponse, html
 
 from mailrail._core import Codec
 from mailrail.accounts.model import Scope
+from mailrail.bus.kafka import KafkaBus
+from mailrail.bus.parking import Parking
 from mailrail.campaigns import routes as campaigns
 from mailrail.config import Settings
 from mailrail.contacts import routes as contacts
 from mailrail.db.migrate import check_database
 from mailrail.db.pool import DATABASE_ERRORS, close_pool, open_pool
 from mailrail.domains import routes as domains
+from mailrail.emails import routes as emails
+from mailrail.emails.accepted_log import open_log
+from mailrail.emails.mailroom import Mailroom
 from mailrail.errors import StartError
 from mailrail.events import routes as events
 from mailrail.events.service import Intake
 from mailrail.ids import Ids
 from mailrail.mail_v1 import campaigns as mail_campaigns
 from mailrail.mail_v1 import contacts as mail_contacts
+from mailrail.ops import guard
 from mailrail.ops.metrics import CONTENT_TYPE, check_public
+from mailrail.ses.limiter import Limiter
+from mailrail.ses.sender import follow_keys, make_sender
 from mailrail.tracking.routes import Tracking
 from mailrail.web.answers import answer
 from mailrail.web.auth import PUBLIC, Access, authenticate, check_declared
@@ -75,6 +83,11 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("GET", "/api/v1/campaigns/<campaign_id>", Scope.CAMPAIGNS_READ, campaigns.get),
         Route("POST", "/api/v1/campaigns/<campaign_id>/launch", Scope.CAMPAIGNS_SEND, campaigns.launch),
         *campaign_control("/api/v1/campaigns/<campaign_id>"),
+        Route("POST", "/api/v1/emails", Scope.EMAILS_SEND, emails.send),
+        Route("GET", "/api/v1/emails", Scope.EMAILS_READ, emails.page),
+        Route("POST", "/api/v1/emails/batch", Scope.EMAILS_SEND, emails.send_batch),
+        Route("GET", "/api/v1/emails/<email_id>", Scope.EMAILS_READ, emails.get),
+        Route("POST", "/api/v1/emails/<email_id>/cancel", Scope.EMAILS_SEND, emails.cancel),
         Route("GET", "/api/v1/stats", Scope.STATS_READ, campaigns.stats),
         # The dialect /v1/mail.
         Route("POST", "/v1/mail/contacts", Scope.CONTACTS_WRITE, mail_contacts.create),
@@ -163,6 +176,7 @@ def register_resources(app: App, tracking: Tracking) -> None:
         opened.push_async_callback(close_pool, ctx.pool, DRAIN_TIMEOUT_S)
         async with ctx.pool.acquire() as conn:
             await check_database(conn, ctx.settings.secret_key)
+        await open_mailroom(ctx, opened)
         tracking.start(ctx.pool)
         opened.push_async_callback(tracking.stop)
         ctx.intake = Intake(ctx.pool, ctx.settings)
@@ -174,6 +188,26 @@ def register_resources(app: App, tracking: Tracking) -> None:
 
     app.register_listener(open_all, "before_server_start")
     app.register_listener(close_all, "after_server_stop")
+
+
+async def open_mailroom(ctx: Context, opened: contextlib.AsyncExitStack) -> None:
+    """What the process needs to send transactional mail itself."""
+    settings = ctx.settings
+    bus = KafkaBus(settings.kafka, settings.kafka_prefix, Parking(ctx.pool)) if settings.kafka else None
+    if bus is not None:
+        opened.push_async_callback(bus.close)
+    accepted_log = open_log(settings.accepted_log, bus)
+    if accepted_log is not None:
+        # Looks beyond one tenant, and may hold the installation: the workers' role does.
+        pool = await open_pool(settings.worker_database_url, application_name="mailrail api start", max_size=2)
+        async with pool:
+            await guard.wait_until_checked(pool, accepted_log)
+    sender, limiter = make_sender(settings), Limiter(ctx.pool, settings)
+    ctx.mailroom = Mailroom(ctx.pool, sender, limiter, ctx.codec, settings, accepted_log, ctx.metrics.count_emails)
+    opened.push_async_callback(ctx.mailroom.stop)
+    for work in (follow_keys(sender, settings, at_once=True), limiter.follow()):
+        task = asyncio.create_task(work)
+        opened.callback(task.cancel)
 
 
 async def begin_request(request: Request) -> None:

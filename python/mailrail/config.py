@@ -203,6 +203,18 @@ class Settings:
         "When a send without an answer is given up as unresolved, if nothing could be proved by then.",
         between(1, 30 * 86_400),
     )
+    mail_max_bytes: int = setting(
+        10_000_000,
+        "bytes",
+        "The largest transactional mail, attachments in base64 included; Amazon SES takes 40 MB.",
+        between(1_000, 40_000_000),
+    )
+    mail_max_age_s: float = setting(
+        7200.0,
+        "seconds",
+        "The same for transactional mail, which is of no use when it comes a day late.",
+        between(1, 30 * 86_400),
+    )
     event_lag_max_s: float = setting(
         60.0,
         "seconds",

@@ -4,12 +4,9 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-
-import orjson
 
 from mailrail._core import Codec, Sender
 from mailrail.bus import outbox
@@ -19,27 +16,24 @@ from mailrail.bus.parking import Parking
 from mailrail.bus.postgres import PostgresBus
 from mailrail.campaigns.handlers import SendLoop
 from mailrail.campaigns.schedule import run_scheduler
-from mailrail.config import Settings, ses_endpoint
+from mailrail.config import Settings
 from mailrail.db import partitions
 from mailrail.db.pool import DATABASE_ERRORS, Pool, close_pool, open_pool
 from mailrail.emails import store as emails
 from mailrail.emails.accepted_log import AcceptedLog, open_log
 from mailrail.emails.handlers import Reconciler
-from mailrail.emails.model import Outcome
 from mailrail.events import handlers as events
 from mailrail.ops import guard
 from mailrail.ops.health import Health, serving
 from mailrail.ops.ledger import LedgerWatch
 from mailrail.ops.metrics import Metrics
-from mailrail.ses import control
 from mailrail.ses.limiter import Limiter
+from mailrail.ses.sender import follow_keys, make_sender, take_keys
 
 log = logging.getLogger(__name__)
 
-KEYS_INTERVAL_S = 60.0
 SWEEP_INTERVAL_S = 2.0
 PARTITIONS_INTERVAL_S = 3600.0
-CONNECTIONS_MAX = 16
 BLOCKING_THREADS = 2
 POOL_CLOSE_TIMEOUT_S = 5.0
 # For watches, health and metrics.
@@ -136,22 +130,6 @@ ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
 }
 
 
-async def take_keys(worker: Worker) -> None:
-    """Gives the core the keys that hold now. Raises ControlError."""
-    keys = await control.keys(worker.settings)
-    worker.sender.set_credentials(keys.access_key, keys.secret_key, keys.session_token)
-
-
-async def follow_keys(worker: Worker) -> None:
-    """Keeps the core's keys fresh, until cancelled: those of a role change under way."""
-    while True:
-        await asyncio.sleep(KEYS_INTERVAL_S)
-        try:
-            await take_keys(worker)
-        except control.ControlError as error:
-            log.error("keys: the old ones stay (%s)", error)
-
-
 async def serve(settings: Settings, roles: list[str], ready: Callable[[], None]) -> None:
     """Runs the roles until SIGTERM or SIGINT; the send loop then ends after the rounds under way. Raises StartError."""
     pool = await open_pool(
@@ -166,7 +144,7 @@ async def serve(settings: Settings, roles: list[str], ready: Callable[[], None])
         opened.push_async_callback(close_pool, pool, POOL_CLOSE_TIMEOUT_S)
         opened.push_async_callback(worker.bus.close)
         await opened.enter_async_context(serving(health))
-        await take_keys(worker)
+        await take_keys(worker.sender, settings)
         if worker.accepted_log is not None:
             await guard.wait_until_checked(pool, worker.accepted_log)
         await run_roles(worker, roles, health, ready)
@@ -181,7 +159,7 @@ async def run_roles(worker: Worker, roles: list[str], health: Health, ready: Cal
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     tasks = {role: asyncio.create_task(ROLES[role](worker), name=role) for role in roles}
-    tasks["keys"] = asyncio.create_task(follow_keys(worker), name="keys")
+    tasks["keys"] = asyncio.create_task(follow_keys(worker.sender, worker.settings), name="keys")
     ready()
     stopped = asyncio.create_task(stopping.wait())
     try:
@@ -202,18 +180,7 @@ async def run_roles(worker: Worker, roles: list[str], health: Health, ready: Cal
 def assemble(settings: Settings, pool: Pool) -> Worker:
     """What the roles share, from the settings."""
     codec = Codec(settings.secret_key.encode())
-    ca_pem = Path(settings.ses_ca_file).read_text() if settings.ses_ca_file else None
-    sender = Sender(
-        orjson.dumps(
-            {
-                "endpoint": ses_endpoint(settings),
-                "region": settings.ses_region,
-                "ca_pem": ca_pem,
-                "max_connections": CONNECTIONS_MAX,
-                "call_timeout_ms": settings.call_timeout_ms,
-            }
-        )
-    )
+    sender = make_sender(settings)
     bus = choose_bus(settings, pool)
     accepted_log = open_log(settings.accepted_log, bus if isinstance(bus, KafkaBus) else None)
     limiter, metrics = Limiter(pool, settings), Metrics()
@@ -225,7 +192,7 @@ def assemble(settings: Settings, pool: Pool) -> Worker:
         settings,
         bus.sweep_interval_s,
         accepted_log,
-        lambda counts: count_emails(metrics, counts),
+        metrics.count_emails,
     )
     return Worker(settings, pool, bus, codec, sender, limiter, send_loop, accepted_log, metrics)
 
@@ -235,9 +202,3 @@ def choose_bus(settings: Settings, pool: Pool) -> Bus:
     if settings.kafka:
         return KafkaBus(settings.kafka, settings.kafka_prefix, Parking(pool))
     return PostgresBus(settings.worker_database_url, Parking(pool))
-
-
-def count_emails(metrics: Metrics, counts: Mapping[int, int]) -> None:
-    """A round's outcomes, by name."""
-    for outcome, number in counts.items():
-        metrics.emails.labels(Outcome(outcome).name.lower()).inc(number)

@@ -12,8 +12,9 @@ import orjson
 
 from mailrail.config import SIMULATOR_TOPIC_ARN, Settings
 from mailrail.db.pool import open_pool
+from mailrail.ses.sender import take_keys
 from mailrail.wallet import service as wallet
-from mailrail.worker import ROLES, Worker, assemble, take_keys
+from mailrail.worker import ROLES, Worker, assemble
 from tests.support.api import Api, Tenant, running_api
 from tests.support.postgres import Database
 from tests.support.simulator import RunningSimulator, simulating
@@ -126,7 +127,7 @@ async def installed(
         pool = await open_pool(settings.worker_database_url, application_name="tests worker", hot=True, max_size=16)
         async with running_api(settings, pool, api_port) as api:
             worker = assemble(settings, pool)
-            await take_keys(worker)
+            await take_keys(worker.sender, settings)
             try:
                 async with playing(worker, roles):
                     yield Installation(settings, api, simulator, worker)

@@ -12,13 +12,13 @@ from mailrail import failpoints
 from mailrail._core import Codec, CoreError, Lease, Plan, Report, Sender
 from mailrail.bus.messages import NotNow, ShardsReadyV1
 from mailrail.campaigns import store
-from mailrail.campaigns.rounds import CompiledStream, Rounds, Timings
+from mailrail.campaigns.rounds import CampaignStream, MailStream, Rounds, Stream, Timings
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.emails import store as emails
 from mailrail.emails.accepted_log import AcceptedLog
 from mailrail.emails.model import UNSENT, LeasedShard
-from mailrail.ses.limiter import Limiter
+from mailrail.ses.limiter import Limiter, NoTokens
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ IDLE_MIN_S = 0.2
 RING_TIMEOUT_S = 2.0
 # Compiled content kept by a worker: running campaigns change far less often than shards.
 STREAMS_MAX = 64
+# Transactional mails that a worker sends in one round: those that could not be sent when they came.
+MAILS_AT_ONCE = 10
 # At a low rate a shard takes minutes: after this long a tenant that has less under way gets its turn.
 TURN_S = 5.0
 
@@ -63,7 +65,7 @@ class SendLoop:
         # One per doorbell that waits until a slot has looked for a shard.
         self._rings: list[asyncio.Future[None]] = []
         self._stopping = False
-        self._streams: OrderedDict[int, CompiledStream] = OrderedDict()
+        self._streams: OrderedDict[int, Stream] = OrderedDict()
 
     async def ring(self, wire: Any = None) -> None:
         """There may be a shard to send: `wire` says so, or None after a pause in listening.
@@ -173,7 +175,7 @@ class SendLoop:
         last_claim_id = 0
         turn_ends_at = time.monotonic() + TURN_S
         # Without tokens for long the shard goes back, to whoever has some first.
-        while tokens := await self._limiter.grant(self._settings.round_size, self._settings.lease_s / 3):
+        while tokens := await self._take_tokens(stream):
             sent = await self._rounds.send_next(stream, shard, lease, tokens, last_claim_id, timings)
             await self._tell_limiter(tokens, sent.report if sent else None)
             if sent is None:
@@ -185,6 +187,19 @@ class SendLoop:
                 turn_ends_at = time.monotonic() + TURN_S
         await self._release(shard)
         timings.log(shard)
+
+    async def _take_tokens(self, stream: Stream) -> int:
+        """Recipients that the next round may have; 0 when there are none for now. What a transactional mail waits for is not
+        a campaign's turn.
+        """
+        if isinstance(stream, CampaignStream):
+            return await self._limiter.grant(self._settings.round_size, self._settings.lease_s / 3)
+        tokens = min(MAILS_AT_ONCE, self._settings.round_size)
+        try:
+            await asyncio.sleep(await self._limiter.take(tokens))
+        except NoTokens:
+            return 0
+        return tokens
 
     async def _tell_limiter(self, tokens: int, report: Report | None) -> None:
         if report is None:
@@ -206,12 +221,15 @@ class SendLoop:
             if submitted:
                 await store.mark_submitted(conn, shard.stream_id)
 
-    async def _stream(self, stream_id: int) -> CompiledStream:
+    async def _stream(self, stream_id: int) -> Stream:
         found = self._streams.get(stream_id)
         if found is None:
             async with self._pool.acquire() as conn:
                 content, identity, list_id, campaign_id = await store.read_stream(conn, stream_id)
-            found = CompiledStream(Plan(content.encode(), identity.encode(), self._codec), list_id, campaign_id)
+            if campaign_id is None:
+                found = MailStream(identity.encode(), self._codec)
+            else:
+                found = CampaignStream(Plan(content.encode(), identity.encode(), self._codec), list_id, campaign_id)
             self._streams[stream_id] = found
             while len(self._streams) > STREAMS_MAX:
                 self._streams.popitem(last=False)

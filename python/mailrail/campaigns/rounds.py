@@ -10,14 +10,16 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 import orjson
 
 from mailrail import failpoints
-from mailrail._core import CoreError, Lease, Plan, Report, Sender
+from mailrail._core import Codec, CoreError, Lease, Plan, Report, Sender
 from mailrail.campaigns import store
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
+from mailrail.emails import mails
 from mailrail.emails import store as emails
 from mailrail.emails.accepted_log import Accepted, AcceptedLog, ranges_of
 from mailrail.emails.model import RETRYABLE, LeasedShard, Outcome, Round
@@ -31,13 +33,52 @@ CAUSES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledStream:
+class Stream(Protocol):
     """What all rounds of a stream share."""
+
+    campaign_id: int | None
+
+    async def read(self, conn: Connection, shard: LeasedShard, claimed: Round) -> bytes:
+        """The round's rows, for `submit`."""
+        ...
+
+    def submit(self, sender: Sender, rows: bytes, lease: Lease) -> Awaitable[Report]:
+        """Sends them. Raises CoreError."""
+        ...
+
+
+@dataclass(slots=True)
+class CampaignStream:
+    """One content for all."""
 
     plan: Plan
     list_id: int | None
     campaign_id: int | None
+
+    async def read(self, conn: Connection, shard: LeasedShard, claimed: Round) -> bytes:
+        """As emails/store.py reads a round."""
+        return await emails.read_round(conn, shard, claimed, self.list_id)
+
+    def submit(self, sender: Sender, rows: bytes, lease: Lease) -> Awaitable[Report]:
+        """Rendered for each recipient."""
+        return sender.submit(self.plan, rows, lease)
+
+
+@dataclass(slots=True)
+class MailStream:
+    """Transactional mail: each has its own content. `identity` is JSON for the core, `codec` makes the tokens of links."""
+
+    identity: bytes
+    codec: Codec
+    campaign_id: int | None = None
+
+    async def read(self, conn: Connection, shard: LeasedShard, claimed: Round) -> bytes:
+        """As emails/mails.py reads a round."""
+        return await mails.read_round(conn, shard, claimed)
+
+    def submit(self, sender: Sender, rows: bytes, lease: Lease) -> Awaitable[Report]:
+        """As each was prepared."""
+        return sender.submit_mails(self.identity, rows, lease, self.codec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +114,7 @@ class Rounds:
 
     async def send_next(
         self,
-        stream: CompiledStream,
+        stream: Stream,
         shard: LeasedShard,
         lease: Lease,
         recipients: int,
@@ -87,10 +128,10 @@ class Rounds:
             claimed = await self._claim(shard, lease, recipients, after_claim_id)
             if claimed is None:
                 return None
-            rows = await self._read(shard, claimed, stream.list_id, timings)
+            rows = await self._read(stream, shard, claimed, timings)
             if rows is None:
                 return Sent(claimed.claim_id, None)
-            report = await self._submit(stream.plan, shard, claimed, rows, lease)
+            report = await self._submit(stream, shard, claimed, rows, lease)
             self._count(report.counts)
             await self._remember(stream, shard, claimed, report)
             await self._write_down(shard, claimed, report, timings)
@@ -131,12 +172,12 @@ class Rounds:
             return None
         return None
 
-    async def _read(self, shard: LeasedShard, claimed: Round, list_id: int | None, timings: "Timings") -> bytes | None:
+    async def _read(self, stream: Stream, shard: LeasedShard, claimed: Round, timings: "Timings") -> bytes | None:
         """The round's rows; None once the database failed, and then nobody in the round was written to."""
         started = time.perf_counter()
         try:
             async with self._pool.acquire() as conn:
-                rows = await emails.read_round(conn, shard, claimed, list_id)
+                rows = await stream.read(conn, shard, claimed)
         except DATABASE_ERRORS as error:
             log.warning("send loop: a round could not be read (%s)", type(error).__name__)
             await self._withdraw(shard, claimed, "the round could not be read")
@@ -145,9 +186,9 @@ class Rounds:
         failpoints.hit("rows.read", **_facts(shard, claimed))
         return rows
 
-    async def _submit(self, plan: Plan, shard: LeasedShard, claimed: Round, rows: bytes, lease: Lease) -> Report:
+    async def _submit(self, stream: Stream, shard: LeasedShard, claimed: Round, rows: bytes, lease: Lease) -> Report:
         try:
-            report = await self._sender.submit(plan, rows, lease)
+            report = await stream.submit(self._sender, rows, lease)
         except CoreError:
             # Nothing was sent, and that is worth knowing.
             await self._withdraw(shard, claimed, "the send core refused the round")
@@ -155,7 +196,7 @@ class Rounds:
         failpoints.hit("report.received", **_facts(shard, claimed))
         return report
 
-    async def _remember(self, stream: CompiledStream, shard: LeasedShard, claimed: Round, report: Report) -> None:
+    async def _remember(self, stream: Stream, shard: LeasedShard, claimed: Round, report: Report) -> None:
         """Adds the round to the log of accepted mail before its results are committed: should the database be lost now and
         an older state of it restored, the log still knows.
         """

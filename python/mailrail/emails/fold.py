@@ -23,11 +23,12 @@ _OPEN = "(0, 1, 2, 5)"
 
 _TAKE_FOLD = """
 SELECT f.stream_id, f.shard, f.account_id, f.closed_at IS NOT NULL AS was_closed, s.first_seq, s.last_seq,
-  h.id AS hold_id, t.bounce_grace
+  h.id AS hold_id, t.bounce_grace, t.campaign_id IS NULL AS is_transactional
 FROM folds f
 JOIN shards s ON s.stream_id = f.stream_id AND s.shard = f.shard
 JOIN streams t ON t.stream_id = f.stream_id
-LEFT JOIN LATERAL (SELECT min(id) AS id FROM holds WHERE stream_id = f.stream_id) h ON true
+LEFT JOIN LATERAL (SELECT min(id) AS id FROM holds
+                   WHERE stream_id = f.stream_id AND t.campaign_id IS NOT NULL) h ON true
 WHERE f.due_at <= clock_timestamp() ORDER BY f.due_at LIMIT 1 FOR UPDATE OF f SKIP LOCKED
 """
 
@@ -95,7 +96,7 @@ WITH this AS MATERIALIZED (
   SELECT seq, state::smallint AS state, attempt,
     CASE WHEN state IN ({State.SOFT_BOUNCED}, {State.BOUNCED}, {State.REJECTED}) THEN detail
          WHEN state = {State.EXPIRED} THEN 'no word from SES within 72 hours'
-         WHEN state = {State.CANCELLED} THEN 'the campaign was cancelled'
+         WHEN state = {State.CANCELLED} THEN CASE outcome WHEN {Outcome.CANCELLED} THEN error ELSE 'the campaign was cancelled' END
          WHEN state IN ({State.ACCEPTED}, {State.DELIVERED}) THEN NULL
          ELSE CASE outcome WHEN {Outcome.SKIPPED_SUPPRESSED} THEN 'suppressed'
            WHEN {Outcome.SKIPPED_UNSUBSCRIBED} THEN 'unsubscribed' WHEN {Outcome.SKIPPED_ERASED} THEN 'erased'
@@ -124,7 +125,7 @@ FROM compared WHERE NOT known
 
 # Charged if and only if a Delivery is among the events, whatever else is. Everything else that is final is released:
 # a bounce only after a grace, because the Delivery that it contradicts may be late. The newest hold that covers the
-# recipient is the one that settles: the permit's that a retry named, else the campaign's.
+# recipient is the one that settles: the permit's that a retry named, else its own, else the campaign's.
 _SETTLE = f"""
 WITH delivered AS (
   SELECT seq FROM events WHERE stream_id = $1 AND seq BETWEEN $3 AND $4 AND kind = {EventKind.DELIVERY} GROUP BY seq
@@ -136,8 +137,10 @@ WITH delivered AS (
   SELECT seq, max(hold_id) AS hold_id FROM permits
   WHERE stream_id = $1 AND seq BETWEEN $3 AND $4 AND hold_id IS NOT NULL GROUP BY seq
 ), due AS (
-  SELECT r.seq, coalesce(p.hold_id, $5) AS hold_id, d.seq IS NOT NULL AS delivered
+  SELECT r.seq, coalesce(p.hold_id, a.hold_id, $5) AS hold_id, d.seq IS NOT NULL AS delivered
   FROM recipient_state r
+  -- A campaign's recipients have no hold of their own, and its audience need not be read.
+  LEFT JOIN (SELECT seq, hold_id FROM audience WHERE stream_id = $1 AND seq BETWEEN $3 AND $4 AND $5 IS NULL) a USING (seq)
   LEFT JOIN delivered d USING (seq) LEFT JOIN young_bounce y USING (seq) LEFT JOIN retried p USING (seq)
   WHERE r.stream_id = $1 AND r.seq BETWEEN $3 AND $4 AND r.state NOT IN {_OPEN}
     AND (d.seq IS NOT NULL OR y.seq IS NULL OR r.state NOT IN ({State.SOFT_BOUNCED}, {State.BOUNCED}))
@@ -173,7 +176,7 @@ WITH counted AS (
     min(at) FILTER (WHERE state = {State.ACCEPTED}) AS accepted_at
   FROM recipient_state WHERE stream_id = $1 AND seq BETWEEN $3 AND $4
 ), open AS (
-  SELECT ($4 - $3 + 1 - coalesce(sum(recipients) FILTER (WHERE state NOT IN {_OPEN}), 0))::integer AS open FROM counted
+  SELECT ($9::integer - coalesce(sum(recipients) FILTER (WHERE state NOT IN {_OPEN}), 0))::integer AS open FROM counted
 ), waiting AS (
   -- The next moment at which this shard changes by itself: a bounce's grace or an accepted mail's expiry ends.
   -- Not of those without a state: a restored database gets events of mail that it never claimed.
@@ -262,8 +265,20 @@ async def _fold(conn: Connection, due: asyncpg.Record) -> ShardFold:
     await conn.execute("SET LOCAL enable_nestloop = off")
     await conn.execute(_REWRITE_STATES, stream_id, shard, *span, account_id, EXPIRY)
     settled = await conn.fetch(_SETTLE, stream_id, account_id, *span, hold_id, due["bounce_grace"])
+    recipients = due["last_seq"] - due["first_seq"] + 1
+    if due["is_transactional"]:
+        recipients = await _count_recipients(conn, stream_id, *span)
     counts = await fetch_one(
-        conn, _REWRITE_COUNTS, stream_id, shard, *span, account_id, due["bounce_grace"], EXPIRY, hold_id is not None
+        conn,
+        _REWRITE_COUNTS,
+        stream_id,
+        shard,
+        *span,
+        account_id,
+        due["bounce_grace"],
+        EXPIRY,
+        hold_id is not None or due["is_transactional"],
+        recipients,
     )
     if counts["unknown"] or counts["had_unknown"]:
         await conn.execute(_NOTE_UNKNOWN, stream_id, shard, *span)
@@ -276,6 +291,14 @@ async def _fold(conn: Connection, due: asyncpg.Record) -> ShardFold:
     failpoints.hit("fold.settled", stream_id=stream_id, shard=shard)
     open_count = counts["open"]
     return ShardFold(stream_id, shard, account_id, open_count, open_count == 0 and not due["was_closed"])
+
+
+async def _count_recipients(conn: Connection, stream_id: int, first_seq: int, last_seq: int) -> int:
+    """Of a range whose numbers are not all given out."""
+    found: int = await conn.fetchval(
+        "SELECT count(*) FROM audience WHERE stream_id = $1 AND seq BETWEEN $2 AND $3", stream_id, first_seq, last_seq
+    )
+    return found
 
 
 async def count_unfinished(conn: Connection, stream_id: int) -> int:

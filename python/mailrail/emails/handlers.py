@@ -36,6 +36,7 @@ def patience(settings: Settings) -> Patience:
         fence=timedelta(seconds=settings.fence_s),
         unknown_max_age=timedelta(seconds=settings.unknown_max_age_s),
         event_lag_max=timedelta(seconds=settings.event_lag_max_s),
+        mail_max_age=timedelta(seconds=settings.mail_max_age_s),
     )
 
 

@@ -8,6 +8,11 @@ from enum import IntEnum
 from mailrail.errors import MailrailError
 
 
+def is_transactional(stream_id: int) -> bool:
+    """Whether the stream is a day of transactional mail and not a campaign; the id says so."""
+    return stream_id >> 32 & 7 == 1
+
+
 class Outcome(IntEnum):
     """What one attempt came to (results.outcome). The core writes 1 to 6; the rest never reached it."""
 
@@ -184,11 +189,14 @@ NEIGHBOURS_HEARD_MIN = 0.99
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long silence has to last before something follows from it, by the database's clock."""
+    """How long silence has to last before something follows from it, by the database's clock. Transactional mail is of no
+    use when it comes a day late: `mail_max_age` is its `unknown_max_age`.
+    """
 
     fence: timedelta
     unknown_max_age: timedelta
     event_lag_max: timedelta
+    mail_max_age: timedelta = timedelta(hours=2)
 
     @property
     def recheck(self) -> timedelta:

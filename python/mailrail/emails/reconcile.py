@@ -34,7 +34,8 @@ CANARY_STREAM_ID = 7 << 32 | 1
 # Both rows or none, and never waiting: fold and send loop lock them in the other order.
 _TAKE_RIPE = """
 SELECT f.stream_id, f.shard, f.account_id, f.unknown_since, s.first_seq, s.last_seq,
-  s.state = 'cancelled' OR a.unknown_policy = 'never_resend' AS never_resend,
+  s.state = 'cancelled' OR t.is_test OR a.unknown_policy = 'never_resend' AS never_resend,
+  t.campaign_id IS NULL AS is_transactional,
   t.identity::jsonb ->> 'configuration_set' AS configuration_set
 FROM folds f
 JOIN shards s ON s.stream_id = f.stream_id AND s.shard = f.shard
@@ -119,7 +120,8 @@ async def reconcile_next(conn: Connection, patience: Patience) -> Reconciled | N
         return None
     # As in a fold: a shard's few thousand rows joined with each other, in partitions without statistics.
     await conn.execute("SET LOCAL enable_nestloop = off")
-    span = await fetch_one(conn, _READ_SPAN, *_ripe(due, patience), patience.unknown_max_age)
+    max_age = patience.mail_max_age if due["is_transactional"] else patience.unknown_max_age
+    span = await fetch_one(conn, _READ_SPAN, *_ripe(due, patience), max_age)
     if not span["recipients"]:
         # Their events came since the last fold, or their permits were written and not yet claimed.
         await _look_again(conn, due, "a newer fold", patience)
@@ -131,7 +133,7 @@ async def reconcile_next(conn: Connection, patience: Patience) -> Reconciled | N
     if waiting_for is None:
         return await _permit(conn, due, patience)
     if span["has_too_old"]:
-        return await _give_up(conn, due, patience, patience.unknown_max_age)
+        return await _give_up(conn, due, patience, max_age)
     await _look_again(conn, due, waiting_for, patience)
     wants_canary = not watermark.canary_returned and await _wants_canary(conn, due["configuration_set"], patience)
     return Reconciled(

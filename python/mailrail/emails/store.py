@@ -21,14 +21,14 @@ WITH busy AS (
   WHERE wake_at IS NOT NULL AND lease_until > clock_timestamp() GROUP BY account_id
 )"""
 
-# Tenants with fewer shards under way come first, so that a large campaign never starves a small one.
+# Transactional mail comes first, then tenants with fewer shards under way: a large campaign never starves a small one.
 _TAKE_SHARD = f"""{_BUSY}, next AS (
   SELECT s.stream_id, s.shard FROM shards s LEFT JOIN busy b USING (account_id)
   WHERE s.wake_at <= clock_timestamp() AND s.state = 'sending'
     AND (s.lease_until IS NULL OR s.lease_until <= clock_timestamp())
     -- A restored backup sends nothing until a person has looked; one that is still being restored has no row yet.
     AND EXISTS (SELECT FROM installation WHERE held_at IS NULL)
-  ORDER BY coalesce(b.leased, 0), s.wake_at, s.stream_id, s.shard
+  ORDER BY kind_of(s.stream_id) DESC, coalesce(b.leased, 0), s.wake_at, s.stream_id, s.shard
   LIMIT 1 FOR UPDATE OF s SKIP LOCKED
 ), taken AS (
   UPDATE shards s SET epoch = s.epoch + 1, lease_id = nextval('lease_ids'),

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
+from mailrail.emails import mails
 from mailrail.emails.accepted_log import Accepted, AcceptedLog, Record, Released
 from mailrail.errors import ConfigError
 from mailrail.ops import store
@@ -133,6 +134,7 @@ async def release(conn: Connection, accepted: AcceptedLog | None, repair: bool) 
     saved, lost = 0, list[LostCampaign]()
     # Before the repair, which gives away new numbers.
     await store.skip_numbers(conn)
+    await mails.close_days(conn)
     if accepted is not None:
         await store.prepare_logged(conn)
         await load(conn, accepted)

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from mailrail import config
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Pool
+from mailrail.emails.model import Outcome
 from mailrail.errors import MailrailError
 from mailrail.ops import store
 
@@ -125,6 +126,11 @@ class Metrics:
         self.emails = Counter(
             "mailrail_emails", "Outcomes of attempts, by this process.", ["outcome"], registry=self.registry
         )
+
+    def count_emails(self, counts: Mapping[int, int]) -> None:
+        """A round's outcomes, by name."""
+        for outcome, number in counts.items():
+            self.emails.labels(Outcome(outcome).name.lower()).inc(number)
 
     async def text(self, pool: Pool) -> bytes:
         """The whole page."""

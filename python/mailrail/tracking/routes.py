@@ -61,7 +61,7 @@ class Tracking:
             return missing()
         stream_id, seq = mail
         try:
-            location = await self._links.target(stream_id, int(link))
+            location = await self._links.target(stream_id, seq, int(link))
         except LinkNotFound:
             return missing()
         if request.method == "GET":

@@ -12,6 +12,7 @@ from mailrail.accounts import service as accounts
 from mailrail.accounts.model import AccountNotFound
 from mailrail.contacts import service as contacts
 from mailrail.db.pool import Pool, transaction
+from mailrail.emails.model import is_transactional
 from mailrail.tracking import store
 from mailrail.tracking.model import (
     LINK_MAX,
@@ -103,15 +104,16 @@ class Links:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._known: OrderedDict[tuple[int, int], str] = OrderedDict()
+        self._known: OrderedDict[tuple[int, int, int], str] = OrderedDict()
 
-    async def target(self, stream_id: int, link: int) -> str:
+    async def target(self, stream_id: int, seq: int, link: int) -> str:
         """The stored address, fit for a header. Raises LinkNotFound."""
-        key = (stream_id, link)
+        # A campaign's links are the same in all its mails.
+        key = (stream_id, seq if is_transactional(stream_id) else 0, link)
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]
-        location = await self._read(stream_id, link) if 0 < link <= LINK_MAX else None
+        location = await self._read(*key) if 0 < link <= LINK_MAX else None
         if location is None:
             raise LinkNotFound
         self._known[key] = location
@@ -119,9 +121,12 @@ class Links:
             self._known.popitem(last=False)
         return location
 
-    async def _read(self, stream_id: int, link: int) -> str | None:
+    async def _read(self, stream_id: int, seq: int, link: int) -> str | None:
         async with self._pool.acquire() as conn:
-            url = await store.read_link(conn, stream_id, link)
+            if is_transactional(stream_id):
+                url = await store.read_mail_link(conn, stream_id, seq, link)
+            else:
+                url = await store.read_link(conn, stream_id, link)
         return None if url is None else safe_location(url)
 
 

@@ -12,6 +12,12 @@ async def read_link(conn: Connection, stream_id: int, link: int) -> str | None:
     return url
 
 
+async def read_mail_link(conn: Connection, stream_id: int, seq: int, link: int) -> str | None:
+    """Where the link of a transactional mail leads."""
+    url: str | None = await conn.fetchval("SELECT mail_link_target($1, $2, $3)", stream_id, seq, link)
+    return url
+
+
 async def record(conn: Connection, batch: Sequence[Engagement]) -> int:
     """Writes what readers did; returns how much of it was new. What belongs to dropped streams is passed over."""
     recorded: int = await conn.fetchval(

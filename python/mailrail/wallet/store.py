@@ -130,11 +130,12 @@ WHERE l.kind = 'held' AND l.balance_micros <> (
   SELECT coalesce(sum(h.amount_micros - h.captured_micros - h.released_micros), 0)
   FROM holds h WHERE h.account_id = l.account_id)
 UNION ALL
-SELECT 'hold differs from its settlements', h.id, h.account_id FROM holds h CROSS JOIN LATERAL (
-  SELECT count(*) FILTER (WHERE s.kind = 'captured') AS captured, count(*) FILTER (WHERE s.kind = 'released') AS released
-  FROM settlements s WHERE s.stream_id = h.stream_id AND s.hold_id = h.id) settled
-WHERE (h.captured_micros, h.released_micros)
-  IS DISTINCT FROM (settled.captured * h.price_micros, settled.released * h.price_micros)
+SELECT 'hold differs from its settlements', h.id, h.account_id FROM holds h LEFT JOIN (
+  SELECT stream_id, hold_id, count(*) FILTER (WHERE kind = 'captured') AS captured,
+    count(*) FILTER (WHERE kind = 'released') AS released
+  FROM settlements GROUP BY stream_id, hold_id) settled ON settled.stream_id = h.stream_id AND settled.hold_id = h.id
+WHERE (h.captured_micros, h.released_micros) IS DISTINCT FROM
+  (coalesce(settled.captured, 0) * h.price_micros, coalesce(settled.released, 0) * h.price_micros)
 """
 
 

@@ -19,12 +19,13 @@ from mailrail.ops.metrics import Metrics
 
 if TYPE_CHECKING:
     from mailrail._core import Codec
+    from mailrail.emails.mailroom import Mailroom
     from mailrail.events.service import Intake
 
 
 @dataclass
 class Context:
-    """`app.ctx`. What needs an event loop (pool, intake) is there from the start of the server on."""
+    """`app.ctx`. What needs an event loop (pool, intake, mailroom) is there from the start of the server on."""
 
     settings: Settings
     codec: "Codec"
@@ -33,6 +34,7 @@ class Context:
     metrics: Metrics = field(default_factory=Metrics)
     pool: Pool = field(init=False)
     intake: "Intake" = field(init=False)
+    mailroom: "Mailroom" = field(init=False)
 
 
 @dataclass

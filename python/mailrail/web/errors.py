@@ -36,16 +36,24 @@ STATUS: dict[str, int] = {
     "hold_not_found": 404,
     "list_not_found": 404,
     "link_not_found": 404,
+    "email_not_found": 404,
     "campaign_already_sent": 409,
     "campaign_state_wrong": 409,
     "nothing_to_retry": 409,
     "contact_exists": 409,
     "domain_exists": 409,
     "list_exists": 409,
+    "email_not_cancellable": 409,
+    "idempotency_key_in_use": 409,
     "fields_invalid": 422,
     "audience_empty": 422,
     "domain_invalid": 422,
     "email_invalid": 422,
+    "email_invalid_content": 422,
+    "email_rejected": 422,
+    "recipient_suppressed": 422,
+    "schedule_too_far": 422,
+    "idempotency_key_reused": 422,
     "no_default_sender": 422,
     "schedule_invalid": 422,
     "template_invalid": 422,
@@ -110,7 +118,7 @@ def answer_domain_error(request: Request, error: MailrailError) -> HTTPResponse:
     if status == 500:
         log_unexpected(request, error)
         return answer_server_error(request, 500)
-    extra = {name: value for name in ("line", "reason") if (value := getattr(error, name, None)) is not None}
+    extra = {name: value for name in ("line", "reason", "id") if (value := getattr(error, name, None)) is not None}
     if (existing := existing_id(request.app.ctx.ids, error)) is not None:
         extra["id"] = existing
     return respond(request, status, error.code, str(error), error.param, field_errors(error), extra)

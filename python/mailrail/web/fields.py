@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from mailrail.addresses import ADDRESS_MAX_CHARS, parse_address
+from mailrail.addresses import ADDRESS_MAX_CHARS, parse_address, parse_mailbox
 from mailrail.errors import MailrailError
 
 # C0, C1, DEL and the two Unicode line breaks: none of them belongs into a header, a name or a tag.
@@ -20,6 +20,7 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 MAILBOX_NAME_MAX_CHARS = 200
+MAILBOX_MAX_CHARS = MAILBOX_NAME_MAX_CHARS + ADDRESS_MAX_CHARS + 3
 
 Value = TypeVar("Value")
 
@@ -137,14 +138,36 @@ class Fields:
         return distinct(self._address_item(f"{name}[{i}]", item) for i, item in enumerate(items))
 
     def mailbox(self, name: str) -> tuple[str | None, str | None]:
-        """`{name, email}`, or the address alone: (name, address), both None where the field is not given."""
+        """`{name, email}`, `Name <address>` or the address alone: (name, address), both None where the field is not given."""
         if not self.has(name):
             self._asked.add(name)
             return None, None
         if self.is_text(name):
-            return None, self.address(name)
+            value = self._take(name, str, "a string") or ""
+            return self.parsed(name, parse_mailbox, value) or (None, None)
         sender = self.nested(name)
         return sender.text("name", MAILBOX_NAME_MAX_CHARS), sender.required_address("email")
+
+    def mailboxes(self, name: str, max_items: int) -> list[tuple[str | None, str]]:
+        """One address or a list of them, each plain or as `Name <address>`: (name, address), doubles kept."""
+        if self.is_text(name):
+            value = self._take(name, str, "a string") or ""
+            return [self.parsed(name, parse_mailbox, value) or (None, "")]
+        items = self._items(name, max_items) or []
+        return [self._mailbox_item(f"{name}[{i}]", item) for i, item in enumerate(items)]
+
+    def words(self, name: str, max_items: int, name_max_chars: int, max_chars: int) -> dict[str, str]:
+        """An object of one-line strings under names of the caller's choice."""
+        values = self._take(name, dict, "an object of strings") or {}
+        if len(values) > max_items:
+            self.error(name, "list_too_long", f"{self._name(name)} has at most {max_items} entries.")
+            return {}
+        return {
+            self._checked_text(f"{name}.{key[:80]}", key, name_max_chars, lines=False): self._item(
+                f"{name}.{key[:80]}", value, max_chars
+            )
+            for key, value in values.items()
+        }
 
     def objects(self, name: str, max_items: int) -> "list[Fields]":
         """A list of objects, each to be read like this one; empty where it is not given."""
@@ -217,6 +240,10 @@ class Fields:
     def _address_item(self, name: str, value: object) -> str:
         text = self._item(name, value, ADDRESS_MAX_CHARS)
         return (self.parsed(name, parse_address, text) or "") if text.strip() else ""
+
+    def _mailbox_item(self, name: str, value: object) -> tuple[str | None, str]:
+        text = self._item(name, value, MAILBOX_MAX_CHARS)
+        return (self.parsed(name, parse_mailbox, text) if text.strip() else None) or (None, "")
 
     def _item(self, name: str, value: object, max_chars: int) -> str:
         if not isinstance(value, str):

@@ -8,10 +8,18 @@ from typing import Any
 from mailrail.ids import Ids, Kind
 from mailrail.web.context import Request
 from mailrail.web.fields import FieldError, FieldsInvalid
+from mailrail.web.openapi import Query
 
 LIMIT_DEFAULT = 20
 LIMIT_MAX = 100
 PAGE_MAX = 1_000_000
+PAGE_QUERY = (
+    Query(
+        "limit", "Items of a page.", {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}
+    ),
+    Query("page", "Which page, counted from 1.", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": 1}),
+    Query("after", "Go on behind the item with this id; then `page` does not matter."),
+)
 
 
 @dataclass(frozen=True, slots=True)

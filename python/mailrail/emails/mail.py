@@ -1,0 +1,140 @@
+"""Facts of transactional mail: what was asked, and the one word that says where it stands."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from mailrail.emails.model import Outcome, State
+from mailrail.errors import MailrailError
+
+# SES takes no more in one mail, and the numbers of a mail's addresses are neighbours.
+ADDRESSES_MAX = 50
+BATCH_MAX = 100
+SCHEDULE_MAX = timedelta(days=30)
+# A list's total is counted no further.
+TOTAL_CAP = 10_000
+
+
+class Role(StrEnum):
+    """Where an address stands in the mail."""
+
+    TO = "to"
+    CC = "cc"
+    BCC = "bcc"
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail that may be sent: `content` is what the core made of the request, `addresses` has nobody twice."""
+
+    sender: str
+    subject: str
+    addresses: tuple[tuple[Role, str], ...]
+    content: bytes
+    links: Sequence[str]
+    tags: Sequence[str] = ()
+    scheduled_at: datetime | None = None
+
+
+class MailStatus(StrEnum):
+    """Where a mail stands, in the words of both dialects."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    BOUNCED = "bounced"
+    FAILED = "failed"
+    SUPPRESSED = "suppressed"
+    CANCELLED = "cancelled"
+    UNRESOLVED = "unresolved"
+
+
+STATUS_OF = {
+    State.PENDING: MailStatus.QUEUED,
+    State.SUBMITTING: MailStatus.QUEUED,
+    State.UNKNOWN: MailStatus.QUEUED,
+    State.FAILED: MailStatus.FAILED,
+    State.UNRESOLVED: MailStatus.UNRESOLVED,
+    State.ACCEPTED: MailStatus.SENT,
+    State.EXPIRED: MailStatus.FAILED,
+    State.SOFT_BOUNCED: MailStatus.BOUNCED,
+    State.DELIVERED: MailStatus.DELIVERED,
+    State.BOUNCED: MailStatus.BOUNCED,
+    State.REJECTED: MailStatus.FAILED,
+    State.SKIPPED: MailStatus.SUPPRESSED,
+    State.CANCELLED: MailStatus.CANCELLED,
+}
+
+# `sent` asks for all that SES took and that did not come back, delivered or not yet.
+STATES_BY_STATUS: dict[str, frozenset[State]] = {
+    **{word: frozenset(state for state, shown in STATUS_OF.items() if shown is word) for word in MailStatus},
+    MailStatus.SENT: frozenset((State.ACCEPTED, State.DELIVERED)),
+    MailStatus.SCHEDULED: frozenset((State.PENDING,)),
+}
+
+# Of several addresses the mail shows the one that a sender most needs to know of: what is still under way, then what
+# went wrong, and delivered only when all are.
+_PRECEDENCE = (
+    MailStatus.SCHEDULED,
+    MailStatus.QUEUED,
+    MailStatus.BOUNCED,
+    MailStatus.FAILED,
+    MailStatus.UNRESOLVED,
+    MailStatus.SUPPRESSED,
+    MailStatus.SENT,
+    MailStatus.DELIVERED,
+    MailStatus.CANCELLED,
+)
+
+
+def status_of(states: Iterable[State], scheduled_at: datetime | None, now: datetime) -> MailStatus:
+    """The one word for a mail whose addresses are in these states."""
+    shown = {STATUS_OF[state] for state in states}
+    if MailStatus.QUEUED in shown and scheduled_at is not None and scheduled_at > now:
+        return MailStatus.SCHEDULED
+    return next(word for word in _PRECEDENCE if word in shown)
+
+
+_OUTCOME_STATE = {
+    Outcome.ACCEPTED: State.ACCEPTED,
+    Outcome.FAILED: State.FAILED,
+    Outcome.SKIPPED_SUPPRESSED: State.SKIPPED,
+}
+
+
+def state_after(outcome: Outcome) -> State:
+    """Where an address stands right after its first attempt; what is not final is pending, whatever the reason."""
+    return _OUTCOME_STATE.get(outcome, State.PENDING)
+
+
+class MailNotFound(MailrailError):
+    """There is no such email."""
+
+    code = "email_not_found"
+
+
+class MailNotCancellable(MailrailError):
+    """This email cannot be cancelled any more: only one that is scheduled and whose time has not come can."""
+
+    code = "email_not_cancellable"
+
+
+class MailUnsent(MailrailError):
+    """A mail that was taken and came to nothing; `id` is its public id."""
+
+    id: str | None = None
+
+
+class MailRejected(MailUnsent):
+    """Amazon SES refused this email; it was not sent and costs nothing."""
+
+    code = "email_rejected"
+
+
+class RecipientSuppressed(MailUnsent):
+    """This address bounced or complained before, so nothing was sent. Remove its suppression to try again."""
+
+    code = "recipient_suppressed"
+    param = "to"

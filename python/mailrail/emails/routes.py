@@ -1,0 +1,504 @@
+"""/api/v1/emails: transactional mail."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypedDict
+
+import orjson
+from sanic.response import HTTPResponse
+
+from mailrail.domains.model import NoDefaultSender, SenderNotVerified
+from mailrail.emails import form, service
+from mailrail.emails.form import MailDraft
+from mailrail.emails.keys import Key, KeyInUse, KeyReused, Replayed
+from mailrail.emails.mail import (
+    STATES_BY_STATUS,
+    STATUS_OF,
+    TOTAL_CAP,
+    Mail,
+    MailNotCancellable,
+    MailNotFound,
+    MailRejected,
+    MailStatus,
+    RecipientSuppressed,
+    Role,
+    state_after,
+    status_of,
+)
+from mailrail.emails.mailroom import SendingHeld, Sent
+from mailrail.emails.mails import SHARD_SIZE, MailFilter
+from mailrail.emails.model import EventKind, State
+from mailrail.emails.service import EVENT_WORDS, FoundMail, MailInvalid, ScheduleTooFar
+from mailrail.ids import NO_ROW, Ids, Kind
+from mailrail.wallet.model import InsufficientFunds, WalletFrozen
+from mailrail.web.answers import answer
+from mailrail.web.body import read_object
+from mailrail.web.context import Request
+from mailrail.web.fields import FieldError, Fields, FieldsInvalid
+from mailrail.web.openapi import Query, operation
+from mailrail.web.pages import PAGE_QUERY, page_answer, read_page_after
+from mailrail.web.values import shown_time, shown_time_or_none
+
+# Attachments travel inside the JSON, and a third larger.
+BODY_MAX_BYTES = 40 * 1024 * 1024
+PRICE = "$0.0003/recipient"
+FILTER_MAX_CHARS = 500
+HEADER = "Idempotency-Key"
+KEY_MAX_CHARS = 255
+REJECTED = {MailStatus.FAILED: MailRejected, MailStatus.SUPPRESSED: RecipientSuppressed}
+
+
+class SentAnswer(TypedDict):
+    """A mail that was taken. `messageId` is that of Amazon SES, null until it has one."""
+
+    id: str
+    status: str
+    messageId: str | None
+    to: str
+    scheduledAt: str | None
+    reason: str | None
+
+
+class BatchItemAnswer(TypedDict):
+    """One mail of a batch."""
+
+    to: str
+    id: str
+    status: str
+    messageId: str | None
+    reason: str | None
+
+
+class BatchAnswer(TypedDict):
+    """A batch in the order of its request; total = sent + queued + failed."""
+
+    results: list[BatchItemAnswer]
+    total: int
+    sent: int
+    queued: int
+    failed: int
+
+
+EmailAnswer = TypedDict(
+    "EmailAnswer",
+    {
+        "id": str,
+        "to": str,
+        "from": str,
+        "subject": str,
+        "status": str,
+        "opens": int,
+        "clicks": int,
+        "tags": dict[str, str],
+        "campaignId": str | None,
+        "test": bool,
+        "createdAt": str,
+        "scheduledAt": str | None,
+    },
+)
+
+
+class RecipientAnswer(TypedDict):
+    """Where one address of a mail stands."""
+
+    email: str
+    role: str
+    status: str
+    reason: str | None
+    messageId: str | None
+
+
+class EmailDetail(EmailAnswer):
+    """A mail with its addresses and, for transactional mail, what was sent."""
+
+    recipients: list[RecipientAnswer]
+    messageId: str | None  # noqa: N815  a key of JSON; ruff does not see that this is a TypedDict, too
+    html: str | None
+    text: str | None
+
+
+class EventAnswer(TypedDict):
+    """What happened to a mail."""
+
+    type: str
+    createdAt: str
+    email: str
+    detail: str | None
+
+
+class EmailDetailAnswer(TypedDict):
+    """A mail and all its events, oldest first."""
+
+    email: EmailDetail
+    events: list[EventAnswer]
+
+
+class EmailsAnswer(TypedDict):
+    """A page of mails, newest first; `totalCapped` says that there are more than `total`."""
+
+    emails: list[EmailAnswer]
+    total: int
+    page: int
+    pages: int
+    limit: int
+    after: str | None
+    totalCapped: bool
+
+
+@operation(
+    answers={200: SentAnswer, 202: SentAnswer},
+    reads=form.read_mail,
+    raises=(
+        MailInvalid,
+        ScheduleTooFar,
+        NoDefaultSender,
+        SenderNotVerified,
+        InsufficientFunds,
+        WalletFrozen,
+        MailRejected,
+        RecipientSuppressed,
+        SendingHeld,
+        KeyInUse,
+        KeyReused,
+    ),
+    price=PRICE,
+    is_idempotent=True,
+    body_max_bytes=BODY_MAX_BYTES,
+    example=(
+        {
+            "to": "user@example.com",
+            "from": "you@yourdomain.com",
+            "subject": "Welcome!",
+            "html": "<h1>Hello!</h1><p>Welcome aboard.</p>",
+            "tags": {"type": "welcome"},
+        },
+        {"id": "eml_2k7f8x0q4m9d3w6z1r5t8y0u2i", "status": "sent", "messageId": "ses-message-id"},
+    ),
+)
+async def send(request: Request) -> HTTPResponse:
+    """POST /api/v1/emails: sends one mail. 200 once Amazon SES took it; 202 while it waits for its time or for capacity."""
+    fields = Fields(read_object(request))
+    draft = form.read_mail(fields)
+    fields.finish()
+    mails = await prepare(request, [draft])
+    key = read_key(request, lambda taken: _kept(_sent_answer(taken[0], request.app.ctx.ids)))
+    try:
+        taken = await accept(request, mails, key)
+    except Replayed as replayed:
+        return _answer_sent(orjson.loads(replayed.body), is_replay=True)
+    return _answer_sent(_sent_answer(taken[0], request.app.ctx.ids), is_replay=False)
+
+
+@operation(
+    answers={200: BatchAnswer, 202: BatchAnswer},
+    reads=form.read_batch,
+    raises=(
+        MailInvalid,
+        ScheduleTooFar,
+        NoDefaultSender,
+        SenderNotVerified,
+        InsufficientFunds,
+        WalletFrozen,
+        SendingHeld,
+        KeyInUse,
+        KeyReused,
+    ),
+    price=PRICE,
+    is_idempotent=True,
+    body_max_bytes=BODY_MAX_BYTES,
+    example=(
+        {
+            "emails": [
+                {"to": "a@example.com", "from": "you@domain.com", "subject": "Hi", "html": "<p>Hello A</p>"},
+                {"to": "b@example.com", "from": "you@domain.com", "subject": "Hi", "html": "<p>Hello B</p>"},
+            ]
+        },
+        {
+            "results": [
+                {"to": "a@example.com", "id": "eml_2k7f8x0q4m9d3w6z1r5t8y0u2i", "status": "sent"},
+                {"to": "b@example.com", "id": "eml_7d3w6z1r5t8y0u2i2k7f8x0q4m", "status": "sent"},
+            ],
+            "total": 2,
+            "sent": 2,
+            "failed": 0,
+        },
+    ),
+)
+async def send_batch(request: Request) -> HTTPResponse:
+    """POST /api/v1/emails/batch: up to 100 mails, taken as a whole or not at all; each then has its own result."""
+    fields = Fields(read_object(request))
+    drafts = form.read_batch(fields)
+    fields.finish()
+    mails = await prepare(request, drafts)
+    key = read_key(request, lambda taken: _kept(_batch_answer(taken, request.app.ctx.ids)))
+    try:
+        taken = await accept(request, mails, key)
+    except Replayed as replayed:
+        return _answer_batch(orjson.loads(replayed.body), is_replay=True)
+    return _answer_batch(_batch_answer(taken, request.app.ctx.ids), is_replay=False)
+
+
+@operation(
+    answers={200: EmailsAnswer},
+    query=(
+        Query("status", "Only mail of this status; `sent` is all that Amazon SES took and that did not come back."),
+        Query("to", "Only mail to this address."),
+        Query("tag", "Only mail with this tag, as `name=value`."),
+        Query("since", "Only mail from this time on."),
+        Query("until", "Only mail before this time."),
+        Query("campaign", "The mail of this campaign instead of transactional mail; only `status` narrows it further."),
+        *PAGE_QUERY,
+    ),
+    raises=(FieldsInvalid, MailNotFound),
+)
+async def page(request: Request) -> HTTPResponse:
+    """GET /api/v1/emails: transactional mail, newest first; with `campaign` that campaign's."""
+    ctx, account_id = request.app.ctx, request.ctx.account.id
+    wanted, campaign = read_filter(request)
+    asked = read_page_after(request, lambda text: _position(ctx.ids, text))
+    after = None if asked.after_id is None else _split(asked.after_id)
+    async with request.transaction() as conn:
+        if campaign is not None:
+            campaign_id = ctx.ids.find(Kind.CAMPAIGN, campaign)
+            found, total = await service.page_of_campaign(
+                conn, account_id, campaign_id, wanted, asked.limit, asked.offset, after[1] if after else 0
+            )
+        else:
+            found = await service.page(conn, account_id, wanted, asked.limit, asked.offset, after)
+            total = await service.count(conn, account_id, wanted)
+    is_capped = campaign is None and total > TOTAL_CAP
+    items: list[dict[str, Any]] = [dict(_shown(mail, ctx.ids)) for mail in found]
+    return answer({**page_answer("emails", items, asked, TOTAL_CAP if is_capped else total), "totalCapped": is_capped})
+
+
+@operation(answers={200: EmailDetailAnswer}, raises=(MailNotFound,))
+async def get(request: Request, email_id: str) -> HTTPResponse:
+    """GET /api/v1/emails/:id: the mail as it stands now, with all its events."""
+    async with request.transaction() as conn:
+        found = await service.get(conn, request.ctx.account.id, *_numbers(request.app.ctx.ids, email_id))
+    return answer(dict(_detail(found, request.app.ctx.ids)))
+
+
+@operation(answers={200: EmailDetailAnswer}, raises=(MailNotFound, MailNotCancellable))
+async def cancel(request: Request, email_id: str) -> HTTPResponse:
+    """POST /api/v1/emails/:id/cancel: takes back a scheduled mail; nothing is sent and nothing is paid."""
+    Fields(read_object(request)).finish()
+    async with request.transaction() as conn:
+        found = await service.cancel(conn, request.ctx.account.id, *_numbers(request.app.ctx.ids, email_id))
+    return answer(dict(_detail(found, request.app.ctx.ids)))
+
+
+# —— what both dialects do with a request ———————————————————————————————————————————————————————————————————————————————
+
+
+async def prepare(request: Request, drafts: Sequence[MailDraft]) -> list[Mail]:
+    """The mails ready to be sent, or everything that is wrong with them. Raises FieldsInvalid and what `service` raises."""
+    account, settings = request.ctx.account, request.app.ctx.settings
+    errors: list[FieldError] = []
+    prepared: list[Mail] = []
+    contents, default = await _read_missing(request, drafts)
+    for n, (draft, content) in enumerate(zip(drafts, contents, strict=True)):
+        sender = draft.sender or default
+        assert sender is not None
+        try:
+            prepared.append(service.prepare(draft, sender, content, account, settings))
+        except MailInvalid as error:
+            path = f"emails[{n}]." if len(drafts) > 1 else ""
+            errors += [FieldError(code, message, path + param) for code, message, param in error.errors]
+    if errors:
+        raise FieldsInvalid(errors)
+    if sum(len(mail.addresses) for mail in prepared) > SHARD_SIZE:
+        message = f"A batch has at most {SHARD_SIZE} addresses in all."
+        raise FieldsInvalid([FieldError("list_too_long", message, "emails")])
+    return prepared
+
+
+async def _read_missing(
+    request: Request, drafts: Sequence[MailDraft]
+) -> tuple[list[dict[str, Any]], tuple[str | None, str] | None]:
+    """Templates of the mails, and the account's default sender if one of them needs it."""
+    account = request.ctx.account
+    if all(draft.sender is not None and draft.template is None for draft in drafts):
+        return [{} for _ in drafts], None
+    async with request.transaction() as conn:
+        default = None
+        if any(draft.sender is None for draft in drafts):
+            default = await service.default_sender(conn, account)
+        return [{} for _ in drafts], default
+
+
+async def accept(request: Request, mails: Sequence[Mail], key: Key | None) -> list[Sent]:
+    """Has them sent. Raises what `Mailroom.accept` does."""
+    caller = request.ctx.caller
+    assert caller is not None
+    return await request.app.ctx.mailroom.accept(caller.account, mails, key=key, is_test=caller.is_test)
+
+
+def read_key(request: Request, make_answer: Callable[[Sequence[Sent]], tuple[int, bytes]]) -> Key | None:
+    """The request's Idempotency-Key, with what a repetition of it is answered. Raises FieldsInvalid."""
+    name = request.headers.get(HEADER)
+    if name is None:
+        return None
+    if not 0 < len(name) <= KEY_MAX_CHARS or not name.isascii() or not name.isprintable():
+        message = f"{HEADER} has 1 to {KEY_MAX_CHARS} visible ASCII characters."
+        raise FieldsInvalid([FieldError("idempotency_key_invalid", message, HEADER)])
+    told = hashlib.sha256(f"{request.method} {request.path}\n".encode() + request.body)
+    return Key(name, told.digest(), make_answer)
+
+
+def read_filter(request: Request) -> tuple[MailFilter, str | None]:
+    """The filters of the query, and the campaign whose mail is asked for. Raises FieldsInvalid."""
+    names = ("status", "to", "tag", "since", "until", "campaign")
+    fields = Fields({name: request.args.get(name) for name in names})
+    status = form.read_status(fields)
+    to, tag = fields.text("to", FILTER_MAX_CHARS), fields.text("tag", FILTER_MAX_CHARS)
+    since, until = fields.moment("since"), fields.moment("until")
+    campaign = fields.text("campaign", FILTER_MAX_CHARS)
+    fields.finish()
+    caller = request.ctx.caller
+    wanted = MailFilter(
+        states=frozenset(map(int, STATES_BY_STATUS[status])) if status is not None else frozenset(),
+        is_scheduled={MailStatus.SCHEDULED: True, MailStatus.QUEUED: False}.get(status) if status is not None else None,
+        to=to,
+        tag=tag,
+        since=since,
+        until=until,
+        is_test=caller is not None and caller.is_test,
+    )
+    return wanted, campaign
+
+
+# —— ids: a mail's position in a list is its stream and number in one ————————————————————————————————————————————————————
+
+
+def _numbers(ids: Ids, text: str) -> tuple[int, int]:
+    return ids.decode_email(text) or (NO_ROW, NO_ROW)
+
+
+def _position(ids: Ids, text: str) -> int | None:
+    found = ids.decode_email(text)
+    return None if found is None else found[0] << 32 | found[1]
+
+
+def _split(position: int) -> tuple[int, int]:
+    return position >> 32, position & 0xFFFFFFFF
+
+
+# —— answers ——————————————————————————————————————————————————————————————————————————————————————————————————————————————
+
+
+def _sent_answer(sent: Sent, ids: Ids) -> SentAnswer:
+    known = [one for one in sent.outcomes if one is not None]
+    status = status_of(
+        (State.PENDING if one is None else state_after(one.outcome) for one in sent.outcomes),
+        sent.mail.scheduled_at,
+        datetime.now(UTC),
+    )
+    return {
+        "id": ids.encode_email(sent.stream_id, sent.first_seq),
+        "status": status,
+        "messageId": next((one.ses_message_id for one in known if one.ses_message_id), None),
+        "to": _joined(address for role, address in sent.mail.addresses if role is Role.TO),
+        "scheduledAt": shown_time_or_none(sent.mail.scheduled_at),
+        "reason": next((one.error for one in known if one.error), None)
+        if status not in (MailStatus.SENT, MailStatus.SUPPRESSED)
+        else None,
+    }
+
+
+def _batch_answer(taken: Sequence[Sent], ids: Ids) -> BatchAnswer:
+    items = [_sent_answer(sent, ids) for sent in taken]
+    sent = sum(item["status"] == MailStatus.SENT for item in items)
+    failed = sum(item["status"] in REJECTED for item in items)
+    return {
+        "results": [
+            {
+                "to": item["to"],
+                "id": item["id"],
+                "status": item["status"],
+                "messageId": item["messageId"],
+                "reason": item["reason"],
+            }
+            for item in items
+        ],
+        "total": len(items),
+        "sent": sent,
+        "queued": len(items) - sent - failed,
+        "failed": failed,
+    }
+
+
+def _kept(body: SentAnswer | BatchAnswer) -> tuple[int, bytes]:
+    return 200, orjson.dumps(body)
+
+
+def _answer_sent(body: SentAnswer, *, is_replay: bool) -> HTTPResponse:
+    """200 for what was sent, 202 for what will be, an error for what was refused. Raises MailRejected, RecipientSuppressed."""
+    refusal = REJECTED.get(MailStatus(body["status"]))
+    if refusal is not None:
+        error = refusal(f"{refusal()!s} ({body['reason']})" if body["reason"] else "")
+        error.id = body["id"]
+        raise error
+    return _marked(answer(dict(body), 200 if body["status"] == MailStatus.SENT else 202), is_replay)
+
+
+def _answer_batch(body: BatchAnswer, *, is_replay: bool) -> HTTPResponse:
+    return _marked(answer(dict(body), 202 if body["queued"] == body["total"] else 200), is_replay)
+
+
+def _marked(response: HTTPResponse, is_replay: bool) -> HTTPResponse:
+    if is_replay:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+def _shown(mail: FoundMail, ids: Ids) -> EmailAnswer:
+    return {
+        "id": ids.encode_email(mail.stream_id, mail.seq),
+        "to": _joined(one.email for one in mail.recipients if one.role is Role.TO),
+        "from": mail.sender,
+        "subject": mail.subject,
+        "status": mail.status,
+        "opens": sum(one.count(EventKind.OPEN) for one in mail.recipients),
+        "clicks": sum(one.count(EventKind.CLICK) for one in mail.recipients),
+        "tags": dict(tag.split("=", 1) for tag in mail.tags),
+        "campaignId": ids.encode_optional(Kind.CAMPAIGN, mail.campaign_id),
+        "test": mail.is_test,
+        "createdAt": shown_time(mail.created_at),
+        "scheduledAt": shown_time_or_none(mail.scheduled_at),
+    }
+
+
+def _detail(mail: FoundMail, ids: Ids) -> EmailDetailAnswer:
+    content = orjson.loads(mail.content) if mail.content else {}
+    events = sorted(
+        ((event.at, event, one) for one in mail.recipients for event in one.events),
+        key=lambda entry: (entry[0], entry[1].kind),
+    )
+    return {
+        "email": {
+            **_shown(mail, ids),
+            "recipients": [
+                {
+                    "email": one.email,
+                    "role": one.role,
+                    "status": STATUS_OF[one.state],
+                    "reason": one.reason,
+                    "messageId": one.ses_message_id,
+                }
+                for one in mail.recipients
+            ],
+            "messageId": next((one.ses_message_id for one in mail.recipients if one.ses_message_id), None),
+            "html": content.get("html"),
+            "text": content.get("text"),
+        },
+        "events": [
+            {"type": EVENT_WORDS[event.kind], "createdAt": shown_time(at), "email": one.email, "detail": event.detail}
+            for at, event, one in events
+        ],
+    }
+
+
+def _joined(addresses: Iterable[str]) -> str:
+    return ", ".join(addresses)
