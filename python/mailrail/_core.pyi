@@ -237,6 +237,10 @@ class Report:
         """
 
     @property
+    def rows(self) -> list[tuple[int, int, str | None, str | None]]:
+        """The same as (seq, outcome, ses_message_id, error), for mail whose every recipient has a request of their own."""
+
+    @property
     def counts(self) -> dict[int, int]:
         """Outcome code → number of rows."""
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use tokio::task::JoinSet;
 
-use crate::copy::{RecipientRow, RecipientRows, Writer};
+use crate::copy::{Reader, RecipientRow, RecipientRows, Writer};
 use crate::error::Result;
 use crate::lease::Lease;
 use crate::message;
@@ -60,6 +60,30 @@ pub struct Report {
     pub sign_ns: u64,
     /// Time between the first byte of a request and its answer, summed over calls, nanoseconds.
     pub call_ns: u64,
+}
+
+/// What one recipient's attempt came to: number, outcome code, SES's message id, reason.
+pub type Answer = (i32, i16, Option<String>, Option<String>);
+
+impl Report {
+    /// The outcomes one by one, for a caller who answers each recipient's own request.
+    ///
+    /// # Errors
+    /// None for outcomes that this crate wrote; data errors otherwise.
+    pub fn answers(outcomes: &[u8]) -> Result<Vec<Answer>> {
+        let mut reader = Reader::open(outcomes)?;
+        let mut answers = Vec::new();
+        while let Some(mut row) = reader.next_row(RESULT_COLUMNS)? {
+            row.int8("stream_id")?;
+            let seq = row.int4("seq")?.unwrap_or_default();
+            row.int2("attempt")?;
+            let outcome = row.int2("outcome")?.unwrap_or_default();
+            let message_id = row.text("ses_message_id")?.map(str::to_owned);
+            let error = row.text("error")?.map(str::to_owned);
+            answers.push((seq, outcome, message_id, error));
+        }
+        Ok(answers)
+    }
 }
 
 /// Sends one round. A recipient's failure is an outcome; an error means that nothing was sent.

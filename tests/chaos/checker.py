@@ -14,7 +14,8 @@ import orjson
 
 from mailrail._core import Codec
 
-CLAIMED = "claim.committed"
+# By a worker for a campaign's round, by the API for transactional mail.
+CLAIMED = ("claim.committed", "mail.committed")
 # Mail to SES's own mailbox simulator proves the way back of events; nobody asked for it.
 CANARY = "success@simulator.amazonses.com"
 PAGE = 10_000
@@ -130,7 +131,7 @@ def _is_covered(mail: Accepted, claimed: Mapping[tuple[int, int], set[int]], cod
 def claims_of(history: Iterable[Mapping[str, Any]]) -> Iterator[Claim]:
     """The claims that processes said were committed."""
     for line in history:
-        if line["point"] == CLAIMED:
+        if line["point"] in CLAIMED:
             seqs = line.get("seqs")
             if seqs is None:
                 seqs = range(line["first_seq"], line["last_seq"] + 1)

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+import itertools
 import random
 from collections import Counter
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ FUNDS_MICROS = 1_000_000_000
 CAMPAIGN_MIN, CAMPAIGN_MAX = 60, 180
 ANSWER_TIMEOUT_S = 4.0
 PAUSE_S = 0.1
-SENT_ALREADY = 409
+SENT_ALREADY = IN_USE = 409
+MAIL_LANES = 4
+MAIL_PAUSE_S = 0.4
 HTML = '<p>Hi {{ firstName }}</p><a href="https://example.com/{{ firstName }}">Go</a>'
 
 
@@ -57,16 +60,18 @@ class Customers:
     policy: str
     tenants: list[Tenant] = field(default_factory=list)
     campaigns: list[Campaign] = field(default_factory=list)
+    mails: list[str] = field(default_factory=list)
+    is_closing: bool = False
     repeats: Counter[str] = field(default_factory=Counter)
 
     @property
     def recipients(self) -> int:
         """All those that were asked for."""
-        return sum(len(campaign.addresses) for campaign in self.campaigns)
+        return sum(len(campaign.addresses) for campaign in self.campaigns) + len(self.mails)
 
     def asked(self) -> dict[str, list[str]]:
-        """The addresses of each campaign, for the judge."""
-        return {campaign.public_id: campaign.addresses for campaign in self.campaigns}
+        """The addresses of each campaign, and those of all transactional mail, for the judge."""
+        return {campaign.public_id: campaign.addresses for campaign in self.campaigns} | {"mails": self.mails}
 
     async def open_accounts(self) -> None:
         """Funded accounts with a verified domain; before anything goes wrong."""
@@ -109,6 +114,45 @@ class Customers:
         await self._ask(tenant.key, "POST", f"/v1/mail/campaigns/{campaign.public_id}/send", None, SENT_ALREADY)
         return campaign
 
+    async def send_mails(self) -> None:
+        """Transactional mail until `is_closing`, a few at a time: each with a key of its own, asked for until it is answered."""
+        async with asyncio.TaskGroup() as tasks:
+            for lane in range(MAIL_LANES):
+                tasks.create_task(self._send_mails(lane))
+
+    async def _send_mails(self, lane: int) -> None:
+        for number in itertools.count():
+            if self.is_closing:
+                return
+            name = f"m{lane}-{number}"
+            tenant = self.tenants[number % len(self.tenants)]
+            addresses = [f"{name}-{n}@example.net" for n in range(number % 3 + 1)]
+            mail = {"to": addresses[:1], "cc": addresses[1:], "from": "you@acme.com", "subject": name, "html": HTML}
+            await self._ask(tenant.key, "POST", "/api/v1/emails", mail, key=name)
+            self.mails += addresses
+            await asyncio.sleep(MAIL_PAUSE_S)
+
+    async def count_queued_mails(self) -> int:
+        """Transactional mails that have no outcome yet."""
+        path = "/api/v1/emails?status=queued&limit=1"
+        return sum([(await self._ask(tenant.key, "GET", path, None))["total"] for tenant in self.tenants])
+
+    async def listed_mails(self, status: str) -> list[str]:
+        """Addresses of transactional mails that the API shows in a status."""
+        found: list[str] = []
+        for tenant in self.tenants:
+            after = ""
+            while True:
+                path = f"/api/v1/emails?status={status}&limit=100{after}"
+                page = await self._ask(tenant.key, "GET", path, None)
+                for mail in page["emails"]:
+                    told = await self._ask(tenant.key, "GET", f"/api/v1/emails/{mail['id']}", None)
+                    found += [one["email"] for one in told["email"]["recipients"] if one["status"] == status]
+                if page["after"] is None:
+                    break
+                after = f"&after={page['after']}"
+        return found
+
     async def look(self, campaign: Campaign) -> dict[str, Any]:
         """How far the campaign is; one that was paused is resumed."""
         shown: dict[str, Any] = await self._ask(campaign.key, "GET", f"/api/v1/campaigns/{campaign.public_id}", None)
@@ -150,9 +194,13 @@ class Customers:
                 self.repeats["contacts"] += 1
                 await asyncio.sleep(PAUSE_S)
 
-    async def _ask(self, key: str, method: str, path: str, body: Any, fine: int = 200) -> Any:
-        """The answer's body, asked for until there is one; `fine` is a status that is as good as success."""
-        headers = {"Authorization": f"Bearer {key}"}
+    async def _ask(
+        self, api_key: str, method: str, path: str, body: Any, fine: int = 200, key: str | None = None
+    ) -> Any:
+        """The answer's body, asked for until there is one; `fine` is a status that is as good as success, `key` makes the
+        repetitions one request.
+        """
+        headers = {"Authorization": f"Bearer {api_key}"} | ({"Idempotency-Key": key} if key else {})
         options = {} if body is None else {"json": body}
         while True:
             try:
@@ -164,7 +212,8 @@ class Customers:
                     told = await (answer.json() if is_json else answer.text())
                     if answer.status < 300 or answer.status == fine:
                         return told
-                    if answer.status < 500:
+                    # The one before may have been cut off, and its process may still be at it.
+                    if answer.status < 500 and not (key and answer.status == IN_USE):
                         raise Refused(f"{method} {path.partition('?')[0]} was answered {answer.status}: {told}")
                     self.repeats[f"status {answer.status}"] += 1
             except (aiohttp.ClientError, TimeoutError, OSError) as error:

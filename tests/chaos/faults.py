@@ -15,7 +15,15 @@ from enum import StrEnum
 
 # The failpoints of each kind of process, in the order of the write ordering.
 POINTS: dict[str, tuple[str, ...]] = {
-    "api": ("launch.held", "launch.committed", "intake.verified", "intake.stored"),
+    "api": (
+        "launch.held",
+        "launch.committed",
+        "mail.committed",
+        "mail.answered",
+        "mail.written",
+        "intake.verified",
+        "intake.stored",
+    ),
     "relay": ("relay.read", "relay.published", "relay.deleted"),
     "send": (
         "lease.taken",

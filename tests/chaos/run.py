@@ -62,7 +62,7 @@ FAULTS = {
     "reorder_events": 0.3,
 }
 # Where three of two hundred neighbours lost their events, silence proves nothing for good, and a day is too long here.
-LOSSY = {"UNKNOWN_MAX_AGE_S": "60"}
+LOSSY = {"UNKNOWN_MAX_AGE_S": "60", "MAIL_MAX_AGE_S": "60"}
 CUT_CHANCES = {"cut_before_reply": 0.004, "cut_after_sent": 0.002}
 # Long enough to outlive a lease, the fence and a signature; most are shorter.
 FREEZE_S = (0.2, 7.0)
@@ -148,6 +148,7 @@ class Run:
         self.cluster: Cluster
         self.customers: Customers
         self.session: aiohttp.ClientSession
+        self.mailed = asyncio.Event()
 
     async def carry_out(self) -> dict[str, Any]:
         """The whole run; returns its summary."""
@@ -200,6 +201,7 @@ class Run:
             setattr(self.cluster.proxy.menu, name, chance)
         self.cluster.proxy.menu.delay_ms = 1.0
         launching = asyncio.create_task(self._launch_all())
+        mailing = asyncio.create_task(self.customers.send_mails())
         caught = False
         looked_at = time.monotonic()
         try:
@@ -221,7 +223,14 @@ class Run:
                 launching.result()
             launching.cancel()
             await asyncio.gather(launching, return_exceptions=True)
+            # Each ends with its answer: a mail whose request was cut off may be out there all the same.
+            self.customers.is_closing = True
+            self._aside(self._end_mailing(mailing))
         return caught
+
+    async def _end_mailing(self, mailing: asyncio.Task[None]) -> None:
+        await mailing
+        self.mailed.set()
 
     def _is_enough(self) -> bool:
         tally, options = self.tally, self.options
@@ -409,6 +418,13 @@ class Run:
             open_campaigns = [campaign for campaign in open_campaigns if not await self._is_over(campaign)]
             if self.options.until_caught and (await self._verdict()).duplicates:
                 break
+        while not caught and time.monotonic() < until:
+            if self.mailed.is_set() and await self.customers.count_queued_mails() == 0:
+                break
+            await asyncio.sleep(POLL_S)
+        else:
+            if not caught:
+                self._trouble.append("transactional mails are still queued")
         self.unsettled = [f"{campaign.public_id} ({campaign.status})" for campaign in open_campaigns]
         return time.monotonic() - begun
 
@@ -429,6 +445,7 @@ class Run:
         if self.options.policy == "never_resend" or self.options.lose_events:
             for campaign in self.customers.campaigns:
                 unresolved += await self.customers.listed(campaign, "unresolved")
+            unresolved += await self.customers.listed_mails("unresolved")
         verdict = await self._verdict(frozenset(unresolved))
         async with self.session.get(f"{self.cluster.simulator_url}/_simulator/stats") as answer:
             simulator = await answer.json()
@@ -455,6 +472,7 @@ class Run:
             "requests_repeated": dict(self.customers.repeats),
             "campaigns": len(self.customers.campaigns),
             "campaign_states": dict(Counter(campaign.status for campaign in self.customers.campaigns)),
+            "mails": len(self.customers.mails),
             "recipients": verdict.asked,
             "accepted": verdict.accepted,
             "resent": verdict.resent,

@@ -39,6 +39,11 @@ class Installation:
         async with self.api.session.put(url, data=orjson.dumps(menu)) as answer:
             assert answer.status == 200, await answer.text()
 
+    async def limiter_is_open(self) -> bool:
+        """Whether SES has told its figures."""
+        async with self.api.operator.acquire() as conn:
+            return bool(await conn.fetchval("SELECT EXISTS (SELECT FROM send_limits WHERE polled_at IS NOT NULL)"))
+
     async def add_sender(self, recipients: int) -> Tenant:
         """A tenant with a verified domain and as many contacts."""
         return await add_sender(self.api, recipients)

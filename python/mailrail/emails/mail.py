@@ -76,25 +76,29 @@ STATES_BY_STATUS: dict[str, frozenset[State]] = {
 
 # Of several addresses the mail shows the one that a sender most needs to know of: what is still under way, then what
 # went wrong, and delivered only when all are.
-_PRECEDENCE = (
-    MailStatus.SCHEDULED,
-    MailStatus.QUEUED,
-    MailStatus.BOUNCED,
-    MailStatus.FAILED,
-    MailStatus.UNRESOLVED,
-    MailStatus.SUPPRESSED,
-    MailStatus.SENT,
-    MailStatus.DELIVERED,
-    MailStatus.CANCELLED,
+PRECEDENCE = (
+    State.PENDING,
+    State.SUBMITTING,
+    State.UNKNOWN,
+    State.BOUNCED,
+    State.SOFT_BOUNCED,
+    State.FAILED,
+    State.EXPIRED,
+    State.REJECTED,
+    State.UNRESOLVED,
+    State.SKIPPED,
+    State.ACCEPTED,
+    State.DELIVERED,
+    State.CANCELLED,
 )
 
 
 def status_of(states: Iterable[State], scheduled_at: datetime | None, now: datetime) -> MailStatus:
     """The one word for a mail whose addresses are in these states."""
-    shown = {STATUS_OF[state] for state in states}
-    if MailStatus.QUEUED in shown and scheduled_at is not None and scheduled_at > now:
+    shown = STATUS_OF[min(states, key=PRECEDENCE.index)]
+    if shown is MailStatus.QUEUED and scheduled_at is not None and scheduled_at > now:
         return MailStatus.SCHEDULED
-    return next(word for word in _PRECEDENCE if word in shown)
+    return shown
 
 
 _OUTCOME_STATE = {

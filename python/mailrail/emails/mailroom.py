@@ -219,7 +219,8 @@ class Desk:
             while self._waiting:
                 batch = self._take_batch()
                 try:
-                    await self._take_in(batch)
+                    with failpoints.span("claim"):
+                        await self._take_in(batch)
                 except Exception as error:  # noqa: BLE001  each request gets it as its own
                     for submission in batch:
                         submission.fail(error)
@@ -271,7 +272,8 @@ class Desk:
             if not await self._took_place(written, asked_ns, error):
                 written.claimed = None
                 raise
-        failpoints.hit("mail.committed", stream_id=written.stream_id, recipients=len(written.claimed or ()))
+        if written.claimed is not None:
+            failpoints.hit("mail.committed", **_facts(written), **_recipients(written.claimed))
 
     async def _take_tokens(self, addresses: int) -> float | None:
         """Seconds until so many may be sent; None where a worker has to do it later."""
@@ -471,7 +473,8 @@ class Desk:
         assert claimed is not None
         try:
             answers = self._play(written) if self._is_test else await self._submit(written, asked_ns, wait_s)
-            await self._write_down(written, shard.leased, claimed, answers)
+            with failpoints.span("result"):
+                await self._write_down(written, shard.leased, claimed, answers)
         except Exception as error:
             log.exception("mailroom: a batch has no written outcome; its claim stands, so nobody is mailed twice")
             for each in written.sent:
@@ -494,7 +497,7 @@ class Desk:
         except CoreError as error:
             log.error("mailroom: the send core refused a batch (%s)", error)
             return [Answered(seq, Outcome.NOT_WRITTEN, None, "the send core refused it") for seq in _seqs(written)]
-        failpoints.hit("mail.answered", stream_id=written.stream_id, claim_id=claimed.claim_id)
+        failpoints.hit("mail.answered", **_facts(written))
         room.count(report.counts)
         await room.limiter.throttled(report.throttled)
         if report.daily_quota_hit:
@@ -566,7 +569,7 @@ class Desk:
                 if time.monotonic() - began > self._room.settings.fence_s:
                     raise
                 await asyncio.sleep(DATABASE_PAUSE_S)
-        failpoints.hit("mail.written", stream_id=shard.stream_id, claim_id=claimed.claim_id)
+        failpoints.hit("mail.written", **_facts(written))
         if is_retried and written.sending is not None:
             # Workers take over whatever has to be tried again; new mail gets another shard.
             written.sending.is_left = True
@@ -609,6 +612,15 @@ class Written:
     claimed: Round | None = None
     suppressed: frozenset[str] = frozenset()
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+def _facts(written: Written) -> dict[str, int]:
+    assert written.claimed is not None
+    return {"stream_id": written.stream_id, "claim_id": written.claimed.claim_id, "attempt": written.claimed.attempt}
+
+
+def _recipients(claimed: Round) -> dict[str, int | None]:
+    return {"first_seq": claimed.first_seq, "last_seq": claimed.last_seq}
 
 
 def _all_addresses(batch: Sequence[Submission]) -> list[tuple[str, str]]:

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mailrail.db.pool import Connection, fetch_one
-from mailrail.emails.mail import ADDRESSES_MAX, Mail
-from mailrail.emails.model import LeasedShard, Outcome, Round
+from mailrail.emails.mail import ADDRESSES_MAX, PRECEDENCE, Mail
+from mailrail.emails.model import LeasedShard, Outcome, Round, State
 from mailrail.emails.store import WITHDRAWN
 
 # Small, because a shard is folded as a whole while it still fills.
@@ -394,18 +394,25 @@ class MailFilter:
     is_test: bool = False
 
 
+# A mail to several is in the state of the address that comes first in PRECEDENCE.
 _PAGE_FROM = """
 FROM mails m
 JOIN streams t ON t.stream_id = m.stream_id AND t.is_test = $8
-LEFT JOIN recipient_state r ON r.stream_id = m.stream_id AND r.seq = m.seq
 WHERE m.account_id = $1 AND m.seq = m.first_seq
-  AND ($2::smallint[] IS NULL OR coalesce(r.state, 0) = ANY($2))
-  AND ($3::boolean IS NULL OR (m.scheduled_at > now()) IS NOT DISTINCT FROM $3 AND coalesce(r.state, 0) = 0)
+  AND ($2::smallint[] IS NULL OR ANY_STATE)
+  AND ($3::boolean IS NULL OR coalesce(m.scheduled_at > now(), false) = $3)
   AND ($4::text IS NULL OR (m.stream_id, m.seq) IN
        (SELECT o.stream_id, o.first_seq FROM mails o WHERE o.account_id = $1 AND o.email_folded = $4))
   AND ($5::text IS NULL OR $5 = ANY(m.tags))
   AND ($6::timestamptz IS NULL OR m.created_at >= $6) AND ($7::timestamptz IS NULL OR m.created_at < $7)
-"""
+""".replace(
+    "ANY_STATE",
+    f"""(SELECT coalesce(r.state, {State.PENDING}) FROM mails o
+         LEFT JOIN recipient_state r ON r.stream_id = o.stream_id AND r.seq = o.seq
+         WHERE o.stream_id = m.stream_id AND o.first_seq = m.seq AND o.seq BETWEEN m.seq AND m.seq + {ADDRESSES_MAX - 1}
+         ORDER BY array_position(ARRAY[{", ".join(map(str, map(int, PRECEDENCE)))}], coalesce(r.state, {State.PENDING})::integer)
+         LIMIT 1) = ANY($2)""",
+)
 
 
 def _arguments(account_id: int, wanted: MailFilter) -> tuple[object, ...]:

@@ -144,11 +144,11 @@ def prepare(draft: MailDraft, sender: Mailbox, content: dict[str, Any], account:
         "postal_address": account.postal_address,
     }
     try:
-        prepared = _core.prepare_mail(
-            orjson.dumps(wanted), orjson.dumps({"max_mail_bytes": settings.mail_max_bytes})
-        )
+        prepared = _core.prepare_mail(orjson.dumps(wanted), orjson.dumps({"max_mail_bytes": settings.mail_max_bytes}))
     except _core.MailError as error:
-        raise MailInvalid([(one["code"], one["message"], PARAMS.get(one["param"], one["param"])) for one in error.errors]) from error
+        raise MailInvalid(
+            [(one["code"], one["message"], PARAMS.get(one["param"], one["param"])) for one in error.errors]
+        ) from error
     made = orjson.loads(prepared)
     return Mail(
         sender=sender[1],

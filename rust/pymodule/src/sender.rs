@@ -96,6 +96,14 @@ pub struct Report {
     call_ns: u64,
 }
 
+#[pymethods]
+impl Report {
+    #[getter]
+    fn rows(&self, py: Python<'_>) -> PyResult<Vec<batch::Answer>> {
+        batch::Report::answers(self.outcomes.bind(py).as_bytes()).map_err(|error| raised(py, error))
+    }
+}
+
 impl Report {
     fn new(py: Python<'_>, report: batch::Report) -> Self {
         Self {
