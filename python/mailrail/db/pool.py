@@ -16,6 +16,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProx
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 CONNECT_TIMEOUT_S = 10
+IDLE_IN_TRANSACTION_MAX = "2min"
 JSONB_VERSION = b"\x01"
 # What a statement raises when the database is at fault, or away. asyncpg's own errors are none of its PostgresErrors.
 DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -75,8 +76,14 @@ async def transaction(pool: Pool, account_id: int) -> AsyncIterator[Connection]:
 
 
 def server_settings(application_name: str, hot: bool) -> dict[str, str]:
-    """What every connection asks of its session. UTC, so that a timestamp never depends on the server's zone."""
-    settings = {"application_name": application_name, "timezone": "UTC"}
+    """What every connection asks of its session. UTC, so that a timestamp never depends on the server's zone. A transaction
+    whose client fell silent, as behind a cut cable, gives its locks back.
+    """
+    settings = {
+        "application_name": application_name,
+        "timezone": "UTC",
+        "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_MAX,
+    }
     if hot:
         settings["plan_cache_mode"] = "force_custom_plan"
     return settings

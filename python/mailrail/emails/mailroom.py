@@ -11,9 +11,10 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import orjson
 
 from mailrail import failpoints
@@ -44,11 +45,11 @@ log = logging.getLogger(__name__)
 COMMIT_MAX = 200
 # Mail that would have to wait longer for its tokens is left to a worker.
 TOKENS_PATIENCE_S = 1.0
-# A desk leaves its shard after this long, so that midnight and retention come to it.
-SHARD_AGE_MAX_S = 600.0
 DATABASE_PAUSE_S = 0.5
 DESKS_MAX = 10_000
 REFUSED = (InsufficientFunds, WalletFrozen)
+# What one mail in a batch may cause, and would cause again.
+UNWRITABLE = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
 # Amazon's mailbox simulator has an address for each fate; mail of a test key plays them.
 PLAYED = {
     "bounce": (EventKind.SEND, EventKind.BOUNCE_PERMANENT),
@@ -117,7 +118,7 @@ class Shard:
     leased: LeasedShard
     identity: str
     next_seq: int
-    opened_at: float = field(default_factory=time.monotonic)
+    day: date = field(default_factory=lambda: datetime.now(UTC).date())
     under_way: int = 0
     is_left: bool = False
 
@@ -128,7 +129,7 @@ class Shard:
 
     def has_room(self, addresses: int) -> bool:
         """Whether so many more fit and it is still in use."""
-        return not self.is_left and self.room >= addresses and time.monotonic() - self.opened_at < SHARD_AGE_MAX_S
+        return not self.is_left and self.room >= addresses and self.day == datetime.now(UTC).date()
 
 
 class Mailroom:
@@ -220,12 +221,26 @@ class Desk:
                 batch = self._take_batch()
                 try:
                     with failpoints.span("claim"):
-                        await self._take_in(batch)
+                        await self._take_in(list(batch))
+                except UNWRITABLE as error:
+                    await self._take_in_each(batch, error)
                 except Exception as error:  # noqa: BLE001  each request gets it as its own
                     for submission in batch:
                         submission.fail(error)
         finally:
             self._is_writing = False
+
+    async def _take_in_each(self, batch: list[Submission], error: Exception) -> None:
+        """One of them breaks a rule of the database: the others shall not suffer for it."""
+        log.error("mailroom: a batch of %d cannot be written (%s)", len(batch), type(error).__name__)
+        for submission in [each for each in batch if not each.done.done()]:
+            try:
+                if len(batch) == 1:
+                    raise error
+                with failpoints.span("claim"):
+                    await self._take_in([submission])
+            except Exception as alone:  # noqa: BLE001  as above
+                submission.fail(alone)
 
     def _take_batch(self) -> list[Submission]:
         """The oldest that fit into one commit, and of each idempotency key only the first."""
@@ -296,6 +311,8 @@ class Desk:
         """Everything that has to be true before a call; whoever is refused leaves the batch with the reason."""
         assert self._account is not None
         account, settings = self._account, self._room.settings
+        for submission in batch:
+            submission.placed.clear()
         addresses = sorted({address.lower() for _, address in _all_addresses(batch)})
         senders = {domain_of(mail.sender) for submission in batch for mail in submission.mails}
         standing = await mails.read_standing(
@@ -303,8 +320,9 @@ class Desk:
         )
         if standing.is_held:
             raise SendingHeld
-        batch[:] = [each for each in batch if not _refused_for_sender(each, standing.verified_domains)]
         batch[:] = await keys.take(conn, account.id, batch, self._is_test, settings.lease_s)
+        unverified = [each for each in batch if not _is_verified(each, standing.verified_domains)]
+        await self._refuse(conn, batch, unverified, SenderNotVerified())
         if not batch:
             return
         written.created_at = datetime.now(UTC)
@@ -357,8 +375,12 @@ class Desk:
         sending, leaving = self._sending, self._leaving
         if sending is not None and sent and not sending.has_room(sent):
             sending.is_left, sending = True, None
-        if sending is not None and sent and not await mails.renew(conn, sending.leased, self._room.settings.lease_s):
-            sending.is_left, sending = True, None
+        if sending is not None and sent:
+            renewed = await mails.renew(conn, sending.leased, self._room.settings.lease_s)
+            if renewed is None:
+                sending.is_left, sending = True, None
+            else:
+                sending.leased = renewed
         if leaving is not None and left and not leaving.has_room(left):
             leaving = None
         if sent and sending is None:
@@ -635,11 +657,8 @@ def _is_scheduled(submission: Submission) -> bool:
     return any(mail.scheduled_at is not None for mail in submission.mails)
 
 
-def _refused_for_sender(submission: Submission, verified: frozenset[str]) -> bool:
-    if all(verified & set(covering_domains(domain_of(mail.sender))) for mail in submission.mails):
-        return False
-    submission.fail(SenderNotVerified())
-    return True
+def _is_verified(submission: Submission, verified: frozenset[str]) -> bool:
+    return all(verified & set(covering_domains(domain_of(mail.sender))) for mail in submission.mails)
 
 
 def _numbered(written: Written) -> list[tuple[int, str]]:

@@ -103,18 +103,33 @@ async def open_shard(conn: Connection, account_id: int, stream_id: int, lease_s:
     return LeasedShard(**row)
 
 
-async def renew(conn: Connection, shard: LeasedShard, lease_s: float) -> bool:
-    """Extends the lease under the shard's lock; False when it is lost."""
-    found: bool = await conn.fetchval(
-        """UPDATE shards SET lease_until = clock_timestamp() + make_interval(secs => $4)
-           WHERE stream_id = $1 AND shard = $2 AND lease_id = $3 AND lease_until > clock_timestamp() AND state = 'sending'
-           RETURNING true""",
+async def renew(conn: Connection, shard: LeasedShard, lease_s: float) -> LeasedShard | None:
+    """The shard under a lease that holds from now: the same one, or a new one if that ran out and nobody else wanted the
+    shard meanwhile. None when somebody does. Keeps the shard's lock.
+    """
+    row = await conn.fetchrow(
+        """WITH mine AS (
+             SELECT stream_id, shard, coalesce(lease_id = $3 AND lease_until > clock_timestamp(), false) AS is_live
+             FROM shards WHERE stream_id = $1 AND shard = $2 AND state = 'sending'
+               AND (lease_id = $3 OR (lease_id IS NULL AND wake_at IS NULL)) FOR UPDATE
+           ), renewed AS (
+             UPDATE shards s SET lease_until = clock_timestamp() + make_interval(secs => $4),
+               epoch = CASE WHEN is_live THEN epoch ELSE epoch + 1 END,
+               lease_id = CASE WHEN is_live THEN lease_id ELSE nextval('lease_ids') END
+             FROM mine m WHERE s.stream_id = m.stream_id AND s.shard = m.shard
+             RETURNING s.stream_id, s.shard, s.account_id, s.lease_id, s.epoch, m.is_live
+           ), refold AS (
+             -- What the lease before this one left without a result is unknown from now on.
+             UPDATE folds f SET due_at = least(f.due_at, now()) FROM renewed r
+             WHERE f.stream_id = r.stream_id AND f.shard = r.shard AND NOT r.is_live
+           )
+           SELECT stream_id, shard, account_id, lease_id, epoch FROM renewed""",
         shard.stream_id,
         shard.shard,
         shard.lease_id,
         lease_s,
     )
-    return bool(found)
+    return None if row is None else LeasedShard(**row)
 
 
 # —— writing —————————————————————————————————————————————————————————————————————————————————————————————————————————————

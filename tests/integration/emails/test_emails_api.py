@@ -213,7 +213,7 @@ async def test_without_money_nothing_is_taken(installation: Installation) -> Non
 
 
 async def test_a_foreign_sender_is_refused(installation: Installation, tenant: Tenant) -> None:
-    refused = await send(tenant, **{"from": "you@example.org"})
+    refused = await send(tenant, sender="you@example.org")
     assert (refused.status, refused.code, refused.params) == (403, "sender_not_verified", {"from"})
     assert (await tenant.get("/api/v1/emails")).body["total"] == 0
 
@@ -265,7 +265,7 @@ async def test_twins_have_one_effect(installation: Installation, tenant: Tenant)
 
 async def test_a_refused_request_does_not_use_its_key_up(installation: Installation, tenant: Tenant) -> None:
     headers = {"Idempotency-Key": "first-try"}
-    refused = await send(tenant, headers, **{"from": "you@example.org"})
+    refused = await send(tenant, headers, sender="you@example.org")
     assert refused.status == 403
     async with installation.api.operator.acquire() as conn:
         assert await conn.fetchval("SELECT count(*) FROM idempotency_keys") == 0
