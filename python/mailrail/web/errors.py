@@ -36,19 +36,24 @@ STATUS: dict[str, int] = {
     "hold_not_found": 404,
     "list_not_found": 404,
     "link_not_found": 404,
+    "idempotency_key_in_use": 409,
     "campaign_already_sent": 409,
     "campaign_state_wrong": 409,
     "nothing_to_retry": 409,
     "contact_exists": 409,
     "domain_exists": 409,
     "list_exists": 409,
+    "media_type_refused": 415,
+    "content_encoding_refused": 415,
     "fields_invalid": 422,
+    "idempotency_key_reused": 422,
     "audience_empty": 422,
     "domain_invalid": 422,
     "email_invalid": 422,
     "no_default_sender": 422,
     "schedule_invalid": 422,
     "template_invalid": 422,
+    "rate_limited": 429,
     "database_unusable": 503,
     "intake_unavailable": 503,
     "sending_held": 503,
@@ -113,7 +118,9 @@ def answer_domain_error(request: Request, error: MailrailError) -> HTTPResponse:
     extra = {name: value for name in ("line", "reason") if (value := getattr(error, name, None)) is not None}
     if (existing := existing_id(request.app.ctx.ids, error)) is not None:
         extra["id"] = existing
-    return respond(request, status, error.code, str(error), error.param, field_errors(error), extra)
+    retry_after_s = getattr(error, "retry_after_s", None)
+    headers = None if retry_after_s is None else {"Retry-After": retry_after_s}
+    return respond(request, status, error.code, str(error), error.param, field_errors(error), extra, headers)
 
 
 def answer_server_error(request: Request, status: int, headers: dict[str, Any] | None = None) -> HTTPResponse:
@@ -150,7 +157,7 @@ def respond(
     if status == 401:
         sent["WWW-Authenticate"] = "Bearer"
     if status == 503:
-        sent["Retry-After"] = RETRY_AFTER_S
+        sent.setdefault("Retry-After", RETRY_AFTER_S)
     return HTTPResponse(orjson.dumps(body), status=status, headers=sent, content_type="application/json")
 
 
