@@ -10,6 +10,7 @@ from typing import Any
 
 from sanic.response import HTTPResponse
 
+from mailrail import failpoints
 from mailrail.db.pool import transaction
 from mailrail.errors import MailrailError
 from mailrail.web import store
@@ -59,6 +60,8 @@ def keeping_answers(handler: Handler) -> Handler:
             if response is not None and 200 <= response.status < 300:
                 sealed = request.app.ctx.answers_seal.close(response.body or b"", owner.place)
                 await store.insert_answer(conn, owner, KeptAnswer(asked, response.status, sealed))
+            failpoints.hit("answer.kept")
+        failpoints.hit("answer.committed")
         return response
 
     return answer_once
