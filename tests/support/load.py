@@ -39,12 +39,16 @@ def http_request(method: str, path: str, key: str | None = None, body: bytes = b
     return head.encode() + b"\r\n" + body
 
 
-async def put_load(port: int, request: bytes, *, connections: int, seconds: float, pause_s: float = 0.0) -> Load:
-    """Sends the request by so many clients, each as soon as it has the answer to the one before and waited `pause_s`."""
+async def put_load(port: int, request: bytes, *, connections: int, seconds: float, every_s: float = 0.0) -> Load:
+    """Sends the request by so many clients, each as soon as it has the answer to the one before.
+
+    With `every_s` each has a request due at that pace, and its wait begins when it was due: a server that stands still for
+    a while is seen in all of them (no coordinated omission).
+    """
     loop, load = asyncio.get_running_loop(), Load()
     begun = time.perf_counter()
     clients = [
-        (await loop.create_connection(lambda: Client(load, request, begun + seconds, pause_s), "127.0.0.1", port))[1]
+        (await loop.create_connection(lambda: Client(load, request, begun + seconds, every_s), "127.0.0.1", port))[1]
         for _ in range(connections)
     ]
     await asyncio.gather(*(client.done for client in clients))
@@ -55,8 +59,8 @@ async def put_load(port: int, request: bytes, *, connections: int, seconds: floa
 class Client(asyncio.Protocol):
     """One connection. Answers must have a Content-Length; a connection that ends before its time is an error."""
 
-    def __init__(self, load: Load, request: bytes, until: float, pause_s: float) -> None:
-        self._load, self._request, self._until, self._pause_s = load, request, until, pause_s
+    def __init__(self, load: Load, request: bytes, until: float, every_s: float) -> None:
+        self._load, self._request, self._until, self._every_s = load, request, until, every_s
         self._buffer = b""
         self._sent_at = 0.0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -65,7 +69,7 @@ class Client(asyncio.Protocol):
         """Begins."""
         # uvloop's transports are of no class of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
-        self._send()
+        self._send(time.perf_counter())
 
     def data_received(self, data: bytes) -> None:
         """Once the answer is whole: notes it and goes on, or ends."""
@@ -84,10 +88,10 @@ class Client(asyncio.Protocol):
         self._buffer = b""
         if now >= self._until:
             self._transport.close()
-        elif self._pause_s:
-            asyncio.get_running_loop().call_later(self._pause_s, self._send)
+        elif (due_at := self._sent_at + self._every_s) > now and self._every_s:
+            asyncio.get_running_loop().call_later(due_at - now, self._send, due_at)
         else:
-            self._send()
+            self._send(due_at if self._every_s else now)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Done, if it was time."""
@@ -96,6 +100,6 @@ class Client(asyncio.Protocol):
         else:
             self.done.set_result(None)
 
-    def _send(self) -> None:
-        self._sent_at = time.perf_counter()
+    def _send(self, due_at: float) -> None:
+        self._sent_at = due_at
         self._transport.write(self._request)
