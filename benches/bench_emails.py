@@ -42,7 +42,8 @@ MAIL = {
     "to": "user@example.com",
     "from": "you@acme.com",
     "subject": "Your order 4711",
-    "html": "<h1>Thank you!</h1><p>Your order is on its way.</p>" + "<p>One line of the order, with its price.</p>" * 40,
+    "html": "<h1>Thank you!</h1><p>Your order is on its way.</p>"
+    + "<p>One line of the order, with its price.</p>" * 40,
     "tags": {"type": "order"},
 }
 
@@ -126,9 +127,7 @@ def check(load: Load) -> int:
 
 def describe(name: str, load: Load) -> str:
     """One line of figures."""
-    return (
-        f"{name:18} {load.per_second:8,.0f} answers/s, p50 {load.wait_ms(0.5):6.1f} ms, p99 {load.wait_ms(0.99):6.1f} ms"
-    )
+    return f"{name:18} {load.per_second:8,.0f} answers/s, p50 {load.wait_ms(0.5):6.1f} ms, p99 {load.wait_ms(0.99):6.1f} ms"
 
 
 def loop_boto3(settings: Settings) -> float:

@@ -92,12 +92,13 @@ def add_operator(commands: Commands) -> None:
     accounts = add_group(commands, "account", "tenants")
     create = add(accounts, "create", operator("create_account"), "make an account")
     create.add_argument("name")
-    create.add_argument("--plan", default="starter", choices=("starter", "professional", "enterprise"))
+    plans = ("starter", "professional", "enterprise", "unlimited")
+    create.add_argument("--plan", default="starter", choices=plans)
     create.add_argument("--sender", metavar="EMAIL", help="default sender of its campaigns")
     add(accounts, "list", operator("list_accounts"), "list the accounts")
     change = add(accounts, "change", operator("change_account"), "change what is named, and print all of it")
     change.add_argument("account", help="id or name of the account")
-    change.add_argument("--plan", choices=("starter", "professional", "enterprise"))
+    change.add_argument("--plan", choices=plans)
     change.add_argument("--sender", metavar="EMAIL", help="default sender of its campaigns")
     change.add_argument(
         "--unknown-policy",
@@ -110,6 +111,7 @@ def add_operator(commands: Commands) -> None:
     create.add_argument("account", help="id or name of the account")
     create.add_argument("--name", default="operator")
     create.add_argument("--scopes", default="full", metavar="A,B", help="what the key may do (default full)")
+    create.add_argument("--test", action="store_true", help="a key whose mail never reaches SES")
     add(keys, "list", operator("list_keys"), "list an account's keys").add_argument("account", help="id or name")
     add(keys, "revoke", operator("revoke_key"), "end a key").add_argument("key", help="id of the key")
 

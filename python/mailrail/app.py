@@ -6,8 +6,8 @@ import logging
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NamedTuple
 
 from sanic import Sanic
 from sanic.application.state import ApplicationServerInfo
@@ -39,22 +39,21 @@ from mailrail.ops.metrics import CONTENT_TYPE, check_public
 from mailrail.ses.limiter import Limiter
 from mailrail.ses.sender import follow_keys, make_sender
 from mailrail.tracking.routes import Tracking
+from mailrail.web.admission import BODY_MAX_BYTES, AdmittedRequest, admit
 from mailrail.web.answers import answer
-from mailrail.web.auth import PUBLIC, Access, authenticate, check_declared
-from mailrail.web.context import App, Context, Request
+from mailrail.web.auth import PUBLIC, Access, check_declared
+from mailrail.web.context import App, Context, Handler, Request
 from mailrail.web.errors import answer_error, reference_page, route_of
+from mailrail.web.idempotency import keeping_answers
+from mailrail.web.protocol import Protocol
 
 log = logging.getLogger(__name__)
 
-BODY_MAX_BYTES = 1024 * 1024
 POOL_MAX = 20
 BACKLOG = 1024
 DRAIN_TIMEOUT_S = 10.0
 DRAIN_STEP_S = 0.02
 READY_TIMEOUT_S = 2.0
-
-
-Handler: TypeAlias = Callable[..., Coroutine[Any, Any, HTTPResponse | None]]
 
 
 class Route(NamedTuple):
@@ -130,20 +129,33 @@ def create_app(settings: Settings) -> App:
         f"mailrail-{secrets.token_hex(4)}",
         config=server_config(),
         ctx=Context(settings, codec, Ids(codec)),
-        request_class=Request,  # type: ignore[arg-type]  # Sanic declares this argument without its own type variables
+        request_class=AdmittedRequest,  # type: ignore[arg-type]  # Sanic declares this argument without its own type variables
         configure_logging=False,
     )
     tracking = Tracking(codec)
     for route in routes(tracking):
-        name = f"{route.methods} {route.path}".translate(NAME_CHARS)
-        app.add_route(route.handler, route.path, methods=route.methods.split(), name=name, ctx_access=route.access)
+        add_route(app, route)
     check_declared(app)
     app.register_middleware(begin_request, "request")
-    app.register_middleware(authenticate, "request")
+    app.register_middleware(admit, "request")
     app.register_middleware(finish_request, "response")
     app.error_handler.add(Exception, answer_error)
     register_resources(app, tracking)
     return app
+
+
+def add_route(app: App, route: Route) -> None:
+    """One door; a POST that needs a key keeps its answers, unless its operation does so itself."""
+    operation = getattr(route.handler, "operation", None)
+    keeps = route.methods == "POST" and route.access != PUBLIC and not (operation and operation.is_idempotent)
+    app.add_route(
+        keeping_answers(route.handler) if keeps else route.handler,
+        route.path,
+        methods=route.methods.split(),
+        name=f"{route.methods} {route.path}".translate(NAME_CHARS),
+        ctx_access=route.access,
+        ctx_operation=operation,
+    )
 
 
 # Sanic's names of routes have no blanks, slashes or angles.
@@ -218,6 +230,10 @@ async def begin_request(request: Request) -> None:
 async def finish_request(request: Request, response: BaseHTTPResponse) -> None:
     """Every answer carries the id under which our log has the request, and is counted."""
     response.headers["X-Request-Id"] = request.ctx.request_id
+    if (allowance := request.ctx.allowance) is not None:
+        response.headers["RateLimit-Limit"] = str(allowance.limit)
+        response.headers["RateLimit-Remaining"] = str(allowance.remaining)
+        response.headers["RateLimit-Reset"] = str(allowance.reset_s)
     # What reached no route came with whatever method a stranger made up.
     method = request.method if request.route else "any"
     request.app.ctx.metrics.requests.labels(method, route_of(request), response.status).inc()
@@ -277,7 +293,7 @@ async def running(app: App, listener: socket.socket) -> AsyncIterator[None]:
     """The app as a server in this loop, for the time of the block."""
     # Sanic leaves the methods of its server untyped.
     server: Any = await app.create_server(
-        sock=listener, backlog=BACKLOG, asyncio_server_kwargs={"start_serving": False}
+        sock=listener, backlog=BACKLOG, protocol=Protocol, asyncio_server_kwargs={"start_serving": False}
     )
     # Tells Sanic that there is HTTP/1 and nothing else, or every answer would carry an empty Alt-Svc.
     app.state.server_info.append(ApplicationServerInfo(settings={"version": HTTP.VERSION_1}))

@@ -94,7 +94,8 @@ async def change_account(office: Office, arguments: argparse.Namespace) -> str:
 async def create_key(office: Office, arguments: argparse.Namespace) -> str:
     """The key's text; nobody can print it again."""
     account = await find_account(office, arguments.account)
-    _, text = await accounts.create_key(office.conn, account.id, arguments.name, read_scopes(arguments.scopes))
+    scopes = read_scopes(arguments.scopes)
+    _, text = await accounts.create_key(office.conn, account.id, arguments.name, scopes, is_test=arguments.test)
     return text
 
 

@@ -29,3 +29,17 @@ class StartError(MailrailError):
     """A process that mailrail needs did not start or did not stay."""
 
     code = "start_failed"
+
+
+class IdempotencyKeyInUse(MailrailError):
+    """A request with this Idempotency-Key is under way. Wait for its answer, or send the same request again soon."""
+
+    code = "idempotency_key_in_use"
+    retry_after_s = 1
+
+
+class IdempotencyKeyReused(MailrailError):
+    """This Idempotency-Key came with another request. Repeat that one exactly, or choose a new key."""
+
+    code = "idempotency_key_reused"
+    param = "Idempotency-Key"

@@ -18,7 +18,7 @@ from mailrail.campaigns.handlers import SendLoop
 from mailrail.campaigns.schedule import run_scheduler
 from mailrail.config import Settings
 from mailrail.db import partitions
-from mailrail.db.pool import DATABASE_ERRORS, Pool, close_pool, open_pool
+from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool, close_pool, open_pool
 from mailrail.emails import store as emails
 from mailrail.emails.accepted_log import AcceptedLog, open_log
 from mailrail.emails.handlers import Reconciler
@@ -29,6 +29,7 @@ from mailrail.ops.ledger import LedgerWatch
 from mailrail.ops.metrics import Metrics
 from mailrail.ses.limiter import Limiter
 from mailrail.ses.sender import follow_keys, make_sender, take_keys
+from mailrail.web import store as requests
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,7 @@ async def sweep_time(worker: Worker) -> None:
             async with worker.pool.acquire() as conn:
                 await emails.expire_leases(conn)
                 await events.complete_finished(conn)
+                await sweep_answers(conn)
                 if since_partitions_s >= PARTITIONS_INTERVAL_S:
                     await partitions.make_partitions(conn)
                     await partitions.drop_old_notifications(conn)
@@ -112,6 +114,12 @@ async def sweep_time(worker: Worker) -> None:
             log.warning("sweep: the database failed (%s)", type(error).__name__)
         await asyncio.sleep(SWEEP_INTERVAL_S)
         since_partitions_s += SWEEP_INTERVAL_S
+
+
+async def sweep_answers(conn: Connection) -> None:
+    """Kept answers that are older than a day, some at a time, so that no lock and no snapshot lasts."""
+    while await requests.delete_old_answers(conn) == requests.SWEEP_ROWS:
+        pass
 
 
 async def schedule(worker: Worker) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 
 from mailrail.accounts import service as accounts
+from mailrail.accounts.model import Plan
 from mailrail.db.pool import DATABASE_ERRORS, connect
 from mailrail.errors import DatabaseError
 from mailrail.wallet import service as wallet
@@ -79,7 +80,7 @@ class Customers:
         try:
             for number in range(TENANTS):
                 async with conn.transaction():
-                    account = await accounts.create(conn, f"Tenant {number}")
+                    account = await accounts.create(conn, f"Tenant {number}", plan=Plan.UNLIMITED)
                     await wallet.open_wallet(conn, account.id)
                     await wallet.deposit(conn, account.id, FUNDS_MICROS, f"opening:{account.id}")
                     _, key = await accounts.create_key(conn, account.id, "chaos")

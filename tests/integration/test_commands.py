@@ -44,6 +44,8 @@ def test_accounts_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{account}  professional  Acme" in run(capsys, "account", "list")
     text = run(capsys, "key", "create", "Acme", "--name", "site", "--scopes", "contacts:read,contacts:write")
     assert text.startswith("sk_live_")
+    assert run(capsys, "key", "create", "Acme", "--name", "trial", "--test").startswith("sk_test_")
+    assert "plan            unlimited" in run(capsys, "account", "change", account, "--plan", "unlimited")
     changed = run(capsys, "account", "change", account, "--unknown-policy", "never_resend", "--plan", "enterprise")
     assert "unknown policy  never_resend" in changed
     assert "plan            enterprise" in changed

@@ -9,7 +9,7 @@ import aiohttp
 from sanic import Sanic
 
 from mailrail.accounts import service as accounts
-from mailrail.accounts.model import Scope
+from mailrail.accounts.model import Plan, Scope
 from mailrail.app import create_app, listen, running
 from mailrail.config import Settings
 from mailrail.db.pool import Pool
@@ -42,6 +42,15 @@ class Answer:
         return {item["param"] for item in self.body["errors"]}
 
 
+def assert_error_form(answer: Answer) -> None:
+    """The one form of every error."""
+    assert set(answer.body) == {"error", "errors"}, answer
+    error = answer.body["error"]
+    assert {"type", "code", "message", "param", "doc_url", "request_id"} <= set(error)
+    assert error["request_id"] == answer.headers["x-request-id"]
+    assert error["doc_url"].endswith(f"/docs/errors#{error['code']}")
+
+
 @dataclass(frozen=True, slots=True)
 class Api:
     """A running server, the operator's pool, and a client without a key."""
@@ -66,10 +75,12 @@ class Api:
             body = await (response.json() if is_json else response.read())
             return Answer(response.status, body, {name.lower(): value for name, value in response.headers.items()})
 
-    async def add_tenant(self, name: str = "Acme", funds_micros: int = FUNDS_MICROS) -> "Tenant":
+    async def add_tenant(
+        self, name: str = "Acme", funds_micros: int = FUNDS_MICROS, plan: Plan = Plan.UNLIMITED
+    ) -> "Tenant":
         """A funded account with a key that may do everything."""
         async with self.operator.acquire() as conn, conn.transaction():
-            account = await accounts.create(conn, name)
+            account = await accounts.create(conn, name, plan=plan)
             await wallet.open_wallet(conn, account.id)
             if funds_micros:
                 await wallet.deposit(conn, account.id, funds_micros, "opening")
@@ -93,10 +104,10 @@ class Tenant:
         """POST with the key; None sends no body."""
         return await self.api.call("POST", path, self.key, **({} if body is None else {"json": body}))
 
-    async def new_key(self, scopes: Sequence[Scope]) -> str:
+    async def new_key(self, scopes: Sequence[Scope] = (Scope.FULL,), *, is_test: bool = False) -> str:
         """Another key of the account."""
         async with self.api.operator.acquire() as conn:
-            return (await accounts.create_key(conn, self.account_id, "tests", scopes))[1]
+            return (await accounts.create_key(conn, self.account_id, "tests", scopes, is_test=is_test))[1]
 
     async def revoked_key(self) -> str:
         """A key that was revoked."""

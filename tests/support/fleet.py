@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from mailrail.accounts import service as accounts
+from mailrail.accounts.model import Plan
 from mailrail.config import SIMULATOR_TOPIC_ARN, Settings, variable
 from mailrail.db.pool import Pool
 from mailrail.wallet import service as wallet
@@ -136,7 +137,7 @@ def fetch(url: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
 async def add_sender(pool: Pool, recipients: int, email: str = "p{}@example.net") -> str:
     """A funded tenant with a verified domain and as many contacts; its key. `{}` in `email` is the contact's number."""
     async with pool.acquire() as conn, conn.transaction():
-        account = await accounts.create(conn, "Acme")
+        account = await accounts.create(conn, "Acme", plan=Plan.UNLIMITED)
         await wallet.open_wallet(conn, account.id)
         await wallet.deposit(conn, account.id, 300 * recipients, "opening")
         _, key = await accounts.create_key(conn, account.id, "tests")

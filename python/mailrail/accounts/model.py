@@ -6,6 +6,9 @@ from enum import StrEnum
 
 from mailrail.errors import MailrailError
 
+# Test keys begin with this, all others with LIVE_PREFIX.
+LIVE_PREFIX, TEST_PREFIX = "sk_live_", "sk_test_"
+
 
 class Plan(StrEnum):
     """What an account may ask of the API per minute."""
@@ -13,6 +16,21 @@ class Plan(StrEnum):
     STARTER = "starter"
     PROFESSIONAL = "professional"
     ENTERPRISE = "enterprise"
+    # Only an operator gives it.
+    UNLIMITED = "unlimited"
+
+    @property
+    def requests_per_minute(self) -> int | None:
+        """Requests that the API answers, over all processes; None without a limit."""
+        return REQUESTS_PER_MINUTE[self]
+
+
+REQUESTS_PER_MINUTE: dict[Plan, int | None] = {
+    Plan.STARTER: 100,
+    Plan.PROFESSIONAL: 500,
+    Plan.ENTERPRISE: 2000,
+    Plan.UNLIMITED: None,
+}
 
 
 class UnknownPolicy(StrEnum):
@@ -77,6 +95,11 @@ class ApiKey:
     scopes: list[str]
     created_at: datetime
     revoked_at: datetime | None
+
+    @property
+    def is_test(self) -> bool:
+        """Whether mail of this key never reaches SES."""
+        return self.prefix.startswith(TEST_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mailrail.accounts import auth, store
+from mailrail.accounts.auth import ProvenKeys
 from mailrail.accounts.model import (
     Account,
     ApiKey,
@@ -65,10 +66,10 @@ async def change(conn: Connection, account_id: int, **changes: str | int | bool 
 
 
 async def create_key(
-    conn: Connection, account_id: int, name: str, scopes: Sequence[Scope] = (Scope.FULL,)
+    conn: Connection, account_id: int, name: str, scopes: Sequence[Scope] = (Scope.FULL,), *, is_test: bool = False
 ) -> tuple[ApiKey, str]:
-    """The key as stored, and its text, which is shown now and never again."""
-    key = auth.new_key()
+    """The key as stored, and its text, which is shown now and never again. Mail of a test key never reaches SES."""
+    key = auth.new_key(is_test=is_test)
     return await store.insert_key(conn, account_id, name, key.prefix, key.hash, scopes), key.text
 
 
@@ -78,22 +79,34 @@ async def keys(conn: Connection, account_id: int) -> list[ApiKey]:
 
 
 async def revoke_key(conn: Connection, key_id: int) -> ApiKey:
-    """Effective with the next request. Raises KeyNotFound."""
+    """Effective within `auth.TRUST_S`; at once in a process that forgets it then. Raises KeyNotFound."""
     return await store.revoke_key(conn, key_id)
 
 
-async def authenticate(pool: Pool, text: str, scope: Scope) -> Caller:
-    """Who has this key. Raises KeyInvalid, and ScopeMissing if the key may not do `scope`."""
+async def authenticate(pool: Pool, proven: ProvenKeys, text: str) -> Caller:
+    """Who has this key: one look-up for a key that is not ours, none for a text that cannot be a key or was proven a moment
+    ago. Raises KeyInvalid.
+    """
     prefix = auth.prefix_of(text)
     if prefix is None:
         raise KeyInvalid
+    key_hash = auth.hash_of(text)
+    if (known := proven.find(key_hash)) is not None:
+        return known
+    looked_up_at = proven.now()
     async with pool.acquire() as conn:
         found = await store.find_key(conn, prefix)
-    proven = auth.proves(text, found.hash if found else None)
-    if found is None or not proven:
+    proves = auth.proves(key_hash, found.hash if found else None)
+    if found is None or not proves:
         raise KeyInvalid
-    if scope not in found.scopes and (scope is Scope.OPERATOR or Scope.FULL not in found.scopes):
-        raise ScopeMissing(f"This API key lacks the scope {scope}.")
     async with transaction(pool, found.account_id) as conn:
         account = await store.read_account(conn, found.account_id)
-    return Caller(account, found.id, found.scopes, is_test=False)
+    caller = Caller(account, found.id, found.scopes, auth.is_test(text))
+    proven.keep(key_hash, caller, looked_up_at)
+    return caller
+
+
+def require_scope(caller: Caller, scope: Scope) -> None:
+    """Raises ScopeMissing if the caller's key may not do `scope`."""
+    if scope not in caller.scopes and (scope is Scope.OPERATOR or Scope.FULL not in caller.scopes):
+        raise ScopeMissing(f"This API key lacks the scope {scope}.")

@@ -1,8 +1,8 @@
 """Connections to PostgreSQL: pools per role, the JSON codec, and the transaction that names its tenant."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
@@ -14,6 +14,8 @@ from mailrail.errors import DatabaseError
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+# Begins a transaction of a tenant who is known to it.
+Begin: TypeAlias = "Callable[[], AbstractAsyncContextManager[Connection]]"
 
 CONNECT_TIMEOUT_S = 10
 IDLE_IN_TRANSACTION_MAX = "2min"

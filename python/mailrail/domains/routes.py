@@ -26,7 +26,7 @@ async def create(request: Request) -> HTTPResponse:
     domain = fields.parsed("domain", parse_domain, name) if name else None
     fields.finish()
     assert domain is not None
-    checked = await service.create(ctx.pool, request.ctx.account.id, domain, ctx.settings)
+    checked = await service.create(request.transaction, request.ctx.account.id, domain, ctx.settings)
     return answer(_shown_checked(checked, ctx.ids), 201)
 
 
@@ -45,7 +45,8 @@ async def verify(request: Request, domain_id: str) -> HTTPResponse:
     ctx = request.app.ctx
     Fields(read_object(request)).finish()
     row_id = ctx.ids.find(Kind.DOMAIN, domain_id)
-    return answer(_shown_checked(await service.verify(ctx.pool, request.ctx.account.id, row_id, ctx.settings), ctx.ids))
+    checked = await service.verify(request.transaction, request.ctx.account.id, row_id, ctx.settings)
+    return answer(_shown_checked(checked, ctx.ids))
 
 
 def _shown(domain: Domain, ids: Ids) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""The verbs of sending domains. SES is asked outside of any transaction: it may take seconds."""
+"""The verbs of sending domains. SES may take seconds to answer, so it is asked outside of the transactions that are begun here."""
 
 import logging
 
 from mailrail.accounts.model import Account
 from mailrail.addresses import domain_of
 from mailrail.config import Settings
-from mailrail.db.pool import Connection, Pool, transaction
+from mailrail.db.pool import Begin, Connection
 from mailrail.domains import store
 from mailrail.domains.model import (
     CheckedDomain,
@@ -20,25 +20,25 @@ from mailrail.ses import control
 log = logging.getLogger(__name__)
 
 
-async def create(pool: Pool, account_id: int, domain: str, settings: Settings) -> CheckedDomain:
+async def create(begin: Begin, account_id: int, domain: str, settings: Settings) -> CheckedDomain:
     """Adds a domain and asks SES about it at once; while SES is away it stays pending. Raises DomainExists."""
-    async with transaction(pool, account_id) as conn:
+    async with begin() as conn:
         added = await store.insert_domain(conn, account_id, domain)
         if added is None:
             raise DomainExists((await store.read_domain_by_name(conn, account_id, domain)).id)
     try:
-        return await verify(pool, account_id, added.id, settings)
+        return await verify(begin, account_id, added.id, settings)
     except control.ControlError as error:
         log.warning("domains: a new domain stays pending (%s)", error)
         return CheckedDomain(added, ())
 
 
-async def verify(pool: Pool, account_id: int, domain_id: int, settings: Settings) -> CheckedDomain:
+async def verify(begin: Begin, account_id: int, domain_id: int, settings: Settings) -> CheckedDomain:
     """Asks SES where the domain stands, and tells SES of it first if need be. Raises DomainNotFound, ControlError."""
-    async with transaction(pool, account_id) as conn:
+    async with begin() as conn:
         domain = await store.read_domain(conn, account_id, domain_id)
     identity = await _find_or_create_identity(settings, domain.domain)
-    async with transaction(pool, account_id) as conn:
+    async with begin() as conn:
         checked = await store.set_status(conn, account_id, domain_id, status_of(identity))
     return CheckedDomain(checked, identity.records)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mailrail.db.pool import Connection
-from mailrail.errors import MailrailError
+from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused, MailrailError
 
 if TYPE_CHECKING:
     from mailrail.emails.mailroom import Sent, Submission
@@ -21,18 +21,6 @@ class Key:
     name: str
     fingerprint: bytes
     answer: Callable[[Sequence["Sent"]], tuple[int, bytes]]
-
-
-class KeyInUse(MailrailError):
-    """A request with this Idempotency-Key is under way. Try again in a moment to get its answer."""
-
-    code = "idempotency_key_in_use"
-
-
-class KeyReused(MailrailError):
-    """This Idempotency-Key came with another request before. Use a new key for a new request."""
-
-    code = "idempotency_key_reused"
 
 
 class Replayed(MailrailError):
@@ -80,16 +68,16 @@ async def take(
         keyed[row["key"]].fail(_verdict(row, keyed[row["key"]]))
     # A key that was swept away between the two statements is free again with the next try.
     for name in set(known) - {row["key"] for row in found}:
-        keyed[name].fail(KeyInUse())
+        keyed[name].fail(IdempotencyKeyInUse())
     return [each for each in batch if each.key is None or each.key.name not in known]
 
 
 def _verdict(row: Any, submission: "Submission") -> MailrailError:
     assert submission.key is not None
     if row["fingerprint"] != submission.key.fingerprint:
-        return KeyReused()
+        return IdempotencyKeyReused()
     if row["is_under_way"] or row["body"] is None:
-        return KeyInUse()
+        return IdempotencyKeyInUse()
     # Of a process that died before it knew the outcome this is what was true when the mail was taken.
     return Replayed(row["status"], bytes(row["body"]))
 

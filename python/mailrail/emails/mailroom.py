@@ -34,7 +34,7 @@ from mailrail.emails.keys import Key
 from mailrail.emails.mail import Mail
 from mailrail.emails.mails import SHARD_SIZE, Answered, Placed
 from mailrail.emails.model import RETRYABLE, UNSENT, EventKind, LeasedShard, Outcome, Round
-from mailrail.errors import MailrailError
+from mailrail.errors import IdempotencyKeyInUse, MailrailError
 from mailrail.ses.limiter import Limiter, NoTokens
 from mailrail.wallet import service as wallet
 from mailrail.wallet.model import InsufficientFunds, WalletFrozen
@@ -162,7 +162,7 @@ class Mailroom:
         """Takes the mails and sends what can be sent now; returns once each has an answer or was left to a worker.
 
         All of them or none: raises SenderNotVerified, InsufficientFunds, WalletFrozen, SpendCapReached, SendingHeld, and
-        Replayed, KeyInUse or KeyReused for a key that came before.
+        Replayed, IdempotencyKeyInUse or IdempotencyKeyReused for a key that came before.
         """
         submission = Submission(mails_, key)
         self._desk(account, is_test).add(account, submission)
@@ -249,7 +249,7 @@ class Desk:
         while self._waiting and (not batch or taken + self._waiting[0].addresses <= COMMIT_MAX):
             submission = self._waiting.pop(0)
             if submission.key is not None and submission.key.name in names:
-                submission.fail(keys.KeyInUse())
+                submission.fail(IdempotencyKeyInUse())
                 continue
             if submission.key is not None:
                 names.add(submission.key.name)

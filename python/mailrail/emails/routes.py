@@ -1,6 +1,5 @@
 """/api/v1/emails: transactional mail."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypedDict
@@ -11,7 +10,7 @@ from sanic.response import HTTPResponse
 from mailrail.domains.model import NoDefaultSender, SenderNotVerified
 from mailrail.emails import form, service
 from mailrail.emails.form import MailDraft
-from mailrail.emails.keys import Key, KeyInUse, KeyReused, Replayed
+from mailrail.emails.keys import Key, Replayed
 from mailrail.emails.mail import (
     STATES_BY_STATUS,
     STATUS_OF,
@@ -30,12 +29,14 @@ from mailrail.emails.mailroom import SendingHeld, Sent
 from mailrail.emails.mails import SHARD_SIZE, MailFilter
 from mailrail.emails.model import EventKind, State
 from mailrail.emails.service import EVENT_WORDS, FoundMail, MailInvalid, ScheduleTooFar
+from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused
 from mailrail.ids import NO_ROW, Ids, Kind
 from mailrail.wallet.model import InsufficientFunds, WalletFrozen
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import FieldError, Fields, FieldsInvalid
+from mailrail.web.idempotency import REPLAYED_HEADER, fingerprint, read_owner
 from mailrail.web.openapi import Query, operation
 from mailrail.web.pages import PAGE_QUERY, page_answer, read_page_after
 from mailrail.web.values import shown_time, shown_time_or_none
@@ -44,8 +45,6 @@ from mailrail.web.values import shown_time, shown_time_or_none
 BODY_MAX_BYTES = 40 * 1024 * 1024
 PRICE = "$0.0003/recipient"
 FILTER_MAX_CHARS = 500
-HEADER = "Idempotency-Key"
-KEY_MAX_CHARS = 255
 REJECTED = {MailStatus.FAILED: MailRejected, MailStatus.SUPPRESSED: RecipientSuppressed}
 
 
@@ -159,8 +158,8 @@ class EmailsAnswer(TypedDict):
         MailRejected,
         RecipientSuppressed,
         SendingHeld,
-        KeyInUse,
-        KeyReused,
+        IdempotencyKeyInUse,
+        IdempotencyKeyReused,
     ),
     price=PRICE,
     is_idempotent=True,
@@ -201,8 +200,8 @@ async def send(request: Request) -> HTTPResponse:
         InsufficientFunds,
         WalletFrozen,
         SendingHeld,
-        KeyInUse,
-        KeyReused,
+        IdempotencyKeyInUse,
+        IdempotencyKeyReused,
     ),
     price=PRICE,
     is_idempotent=True,
@@ -337,14 +336,8 @@ async def accept(request: Request, mails: Sequence[Mail], key: Key | None) -> li
 
 def read_key(request: Request, make_answer: Callable[[Sequence[Sent]], tuple[int, bytes]]) -> Key | None:
     """The request's Idempotency-Key, with what a repetition of it is answered. Raises FieldsInvalid."""
-    name = request.headers.get(HEADER)
-    if name is None:
-        return None
-    if not 0 < len(name) <= KEY_MAX_CHARS or not name.isascii() or not name.isprintable():
-        message = f"{HEADER} has 1 to {KEY_MAX_CHARS} visible ASCII characters."
-        raise FieldsInvalid([FieldError("idempotency_key_invalid", message, HEADER)])
-    told = hashlib.sha256(f"{request.method} {request.path}\n".encode() + request.body)
-    return Key(name, told.digest(), make_answer)
+    owner = read_owner(request)
+    return None if owner is None else Key(owner.key, fingerprint(request), make_answer)
 
 
 def read_filter(request: Request) -> tuple[MailFilter, str | None]:
@@ -449,7 +442,7 @@ def _answer_batch(body: BatchAnswer, *, is_replay: bool) -> HTTPResponse:
 
 def _marked(response: HTTPResponse, is_replay: bool) -> HTTPResponse:
     if is_replay:
-        response.headers["Idempotent-Replayed"] = "true"
+        response.headers[REPLAYED_HEADER] = "true"
     return response
 
 

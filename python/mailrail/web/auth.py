@@ -12,13 +12,21 @@ Access: TypeAlias = Scope | Literal["public"]
 
 
 async def authenticate(request: Request) -> None:
-    """Request middleware: finds the account behind the key and checks the route's scope."""
-    # A request that matched no route goes on to its 404.
-    if request.route is None or request.route.ctx.access == PUBLIC:
+    """Finds the account behind the key, counts the request against its plan and checks the route's scope.
+
+    Raises KeyMissing, KeyInvalid, RateLimited, ScopeMissing.
+    """
+    assert request.route is not None
+    access, ctx = request.route.ctx.access, request.app.ctx
+    if access == PUBLIC:
         return
-    request.ctx.caller = await accounts.authenticate(
-        request.app.ctx.pool, bearer(request.headers.get("authorization")), request.route.ctx.access
-    )
+    key = bearer(request.headers.get("authorization"))
+    caller = await accounts.authenticate(ctx.pool, ctx.proven_keys, key)
+    request.ctx.caller = caller
+    request.ctx.allowance = await ctx.limits.count(ctx.pool, caller.account)
+    if request.ctx.allowance is not None:
+        request.ctx.allowance.check()
+    accounts.require_scope(caller, access)
 
 
 def bearer(header: str | None) -> str:

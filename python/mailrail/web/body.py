@@ -21,9 +21,6 @@ class BodyUnreadable(MailrailError):
 
 def read_object(request: Request) -> dict[str, Any]:
     """The request's JSON object; an empty body counts as `{}`. Raises BodyUnreadable."""
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise BodyUnreadable(f"Send the body as it is: the content encoding {encoding[:40]!r} is not accepted.")
     if not request.body:
         return {}
     value = decode(request.body)

@@ -1,21 +1,25 @@
 """What a handler finds on the app and on its request."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sanic
 from sanic.config import Config
+from sanic.response import HTTPResponse
 
 from mailrail import logs
+from mailrail.accounts.auth import ProvenKeys
 from mailrail.accounts.model import Account, Caller
 from mailrail.config import Settings
 from mailrail.db.pool import Connection, Pool, transaction
 from mailrail.ids import Ids
 from mailrail.ops.metrics import Metrics
+from mailrail.web.limits import Allowance, Limits
+from mailrail.web.sealing import Seal
 
 if TYPE_CHECKING:
     from mailrail._core import Codec
@@ -32,9 +36,16 @@ class Context:
     ids: Ids
     draining: bool = False
     metrics: Metrics = field(default_factory=Metrics)
+    proven_keys: ProvenKeys = field(default_factory=ProvenKeys)
+    limits: Limits = field(default_factory=Limits)
+    answers_seal: Seal = field(init=False)
     pool: Pool = field(init=False)
     intake: "Intake" = field(init=False)
     mailroom: "Mailroom" = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What derives from the settings."""
+        self.answers_seal = Seal(self.settings.secret_key, "kept answers")
 
 
 @dataclass
@@ -42,7 +53,11 @@ class RequestContext(SimpleNamespace):
     """`request.ctx`. Routes with a scope have the caller whose key came with the request."""
 
     request_id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
+    # Whether admission has judged the request; Sanic would ask it again before it answers an error.
+    is_judged: bool = False
     caller: Caller | None = None
+    # Where the caller's account stands with its requests; None without a limit.
+    allowance: Allowance | None = None
     # The open transaction in which effect and answer are kept together, where the request has an Idempotency-Key.
     connection: "Connection | None" = None
 
@@ -75,3 +90,6 @@ class Request(sanic.Request[App, RequestContext]):
         context = RequestContext()
         logs.request_id.set(context.request_id)
         return context
+
+
+Handler: TypeAlias = Callable[..., Coroutine[Any, Any, HTTPResponse | None]]

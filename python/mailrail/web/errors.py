@@ -37,6 +37,7 @@ STATUS: dict[str, int] = {
     "list_not_found": 404,
     "link_not_found": 404,
     "email_not_found": 404,
+    "idempotency_key_in_use": 409,
     "campaign_already_sent": 409,
     "campaign_state_wrong": 409,
     "nothing_to_retry": 409,
@@ -44,8 +45,10 @@ STATUS: dict[str, int] = {
     "domain_exists": 409,
     "list_exists": 409,
     "email_not_cancellable": 409,
-    "idempotency_key_in_use": 409,
+    "media_type_refused": 415,
+    "content_encoding_refused": 415,
     "fields_invalid": 422,
+    "idempotency_key_reused": 422,
     "audience_empty": 422,
     "domain_invalid": 422,
     "email_invalid": 422,
@@ -53,10 +56,10 @@ STATUS: dict[str, int] = {
     "email_rejected": 422,
     "recipient_suppressed": 422,
     "schedule_too_far": 422,
-    "idempotency_key_reused": 422,
     "no_default_sender": 422,
     "schedule_invalid": 422,
     "template_invalid": 422,
+    "rate_limited": 429,
     "database_unusable": 503,
     "intake_unavailable": 503,
     "sending_held": 503,
@@ -121,7 +124,9 @@ def answer_domain_error(request: Request, error: MailrailError) -> HTTPResponse:
     extra = {name: value for name in ("line", "reason", "id") if (value := getattr(error, name, None)) is not None}
     if (existing := existing_id(request.app.ctx.ids, error)) is not None:
         extra["id"] = existing
-    return respond(request, status, error.code, str(error), error.param, field_errors(error), extra)
+    retry_after_s = getattr(error, "retry_after_s", None)
+    headers = None if retry_after_s is None else {"Retry-After": retry_after_s}
+    return respond(request, status, error.code, str(error), error.param, field_errors(error), extra, headers)
 
 
 def answer_server_error(request: Request, status: int, headers: dict[str, Any] | None = None) -> HTTPResponse:
@@ -158,7 +163,7 @@ def respond(
     if status == 401:
         sent["WWW-Authenticate"] = "Bearer"
     if status == 503:
-        sent["Retry-After"] = RETRY_AFTER_S
+        sent.setdefault("Retry-After", RETRY_AFTER_S)
     return HTTPResponse(orjson.dumps(body), status=status, headers=sent, content_type="application/json")
 
 

@@ -75,6 +75,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON mails, mail_links TO mailrail_worker;
 GRANT USAGE ON lease_ids, claim_ids TO mailrail_api;
 GRANT INSERT ON audience, claims, results, result_batches, events, send_limits TO mailrail_api;
 GRANT SELECT ON result_batches TO mailrail_api;
+-- A refused mail gives its key back.
+GRANT DELETE ON idempotency_keys TO mailrail_api;
 GRANT UPDATE (day) ON streams TO mailrail_worker;
 
 SELECT make_partitions();
