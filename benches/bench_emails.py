@@ -2,7 +2,8 @@
 
 Method: `mailrail api` and the bare app are processes of their own on one core; PostgreSQL (fsync and synchronous_commit on), the SES
 stand-in (TLS, no latency) and the load generator share the others. 64 connections, each sends as soon as it has its answer;
-then the same at about half of that rate, for the time that an answer takes. Only answers 200 with status `sent` count. At the
+then the same with a request due at half of that rate, for the
+time that an answer takes. Only answers 200 with status `sent` count. At the
 end the stand-in must have accepted exactly as many mails as were answered, and the ledger must balance. The boto3 loop is one
 thread that calls `send_email`, as a program without mailrail would; what it sends is in no database.
 """
@@ -95,25 +96,23 @@ async def measure(
         sent += check(load)
         rates.append(load.per_second)
         print(describe("POST /emails", load), flush=True)
-        pause_s = CONNECTIONS / (load.per_second / 2)
-        load = await put_load(settings.port, request, connections=CONNECTIONS, seconds=seconds, pause_s=pause_s)
+        every_s = CONNECTIONS / (load.per_second / 2)
+        load = await put_load(settings.port, request, connections=CONNECTIONS, seconds=seconds, every_s=every_s)
         sent += check(load)
         slow.append(load.wait_ms(0.99))
         print(describe("  at half of it", load), flush=True)
         rival_rates.append(await asyncio.to_thread(loop_boto3, settings))
-        sent += BOTO3_MAILS
         print(f"{'boto3 loop':18} {rival_rates[-1]:8,.0f} mails/s", flush=True)
-    assert fleet.accepted_count(simulator) == sent, (fleet.accepted_count(simulator), sent)
+    accepted = fleet.accepted_count(simulator)
+    assert accepted == sent + runs * BOTO3_MAILS, (accepted, sent)
     connection = await connect(database_url, application_name="bench")
     try:
         assert await wallet.audit(connection) == []
-        claims, mails = await connection.fetchrow(
-            "SELECT (SELECT count(*) FROM mailrail.claims), (SELECT count(*) FROM mailrail.mails)"
-        )
+        claims = await connection.fetchval("SELECT count(*) FROM mailrail.claims")
     finally:
         await connection.close()
     rate, p99_ms = median(rates), median(slow)
-    print(f"median {rate:,.0f} emails/s (at least {EMAILS_PER_SECOND_MIN:,}); {mails / claims:.1f} mails a commit")
+    print(f"median {rate:,.0f} emails/s (at least {EMAILS_PER_SECOND_MIN:,}); {sent / claims:.1f} mails a commit")
     print(f"at half of the rate p99 {p99_ms:.1f} ms (at most {P99_MS_MAX:.0f})")
     print(f"{rate / median(bare_rates):.2f} of the bare app, {rate / median(rival_rates):.1f} times the boto3 loop")
     return 0 if rate >= EMAILS_PER_SECOND_MIN and p99_ms <= P99_MS_MAX else 1

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mailrail.accounts import service as accounts
 from tests.support.api import Answer, Tenant
 from tests.support.installation import Installation, installed
 from tests.support.postgres import Database
@@ -334,3 +335,35 @@ async def test_a_campaigns_mail_is_listed_by_its_campaign(installation: Installa
     assert one["email"]["campaignId"] == campaign_id
     assert [event["type"] for event in one["events"]] == ["sent", "delivered"]
     assert (await tenant.get("/api/v1/emails")).body["total"] == 0
+
+
+async def test_a_test_keys_mail_is_kept_and_played(installation: Installation, tenant: Tenant) -> None:
+    async with installation.api.operator.acquire() as conn:
+        _, key = await accounts.create_key(conn, tenant.account_id, "test", is_test=True)
+    before = await wallet_of(installation, tenant)
+    api = tenant.api
+    mail = {**MAIL, "to": ["ann@example.com"], "cc": ["bounce@simulator.amazonses.com"]}
+    sent = await api.call("POST", "/api/v1/emails", key, json=mail)
+    assert (sent.status, sent.body["status"]) == (200, "sent"), sent.body
+    told = (await api.call("GET", f"/api/v1/emails/{sent.body['id']}", key)).body
+    assert told["email"]["test"]
+    assert {one["email"]: one["status"] for one in told["email"]["recipients"]} == {
+        "ann@example.com": "delivered",
+        "bounce@simulator.amazonses.com": "bounced",
+    }
+    assert "Welcome aboard." in told["email"]["html"]
+    assert [mail["id"] for mail in (await api.call("GET", "/api/v1/emails", key)).body["emails"]] == [sent.body["id"]]
+    # The live key does not see it in its list, and nothing left this machine or cost anything.
+    assert (await tenant.get("/api/v1/emails")).body["total"] == 0
+    assert mails_to(installation) == Counter()
+    assert await wallet_of(installation, tenant) == before
+    later = await api.call(
+        "POST",
+        "/api/v1/emails",
+        key,
+        json={**MAIL, "scheduledAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat()},
+    )
+    assert later.status in (200, 202)
+    async with api.operator.acquire() as conn:
+        assert await conn.fetchval("SELECT count(*) FROM permits") == 0
+    assert await installation.audit() == []
