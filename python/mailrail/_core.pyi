@@ -105,7 +105,7 @@ def freeze(content: bytes) -> bytes:
     Raises TemplateError, or CoreError for other JSON.
     """
 
-def prepare_mail(mail: bytes, options: bytes = b"{}") -> bytes:
+def prepare_mail(mail: bytes, options: bytes) -> bytes:
     """Checks one transactional mail and makes the content that is stored and sent, whoever its recipients are.
 
     In, JSON: {"from": {"name" | null, "email"}, "to": [{"name" | null, "email"}, …], "cc": […], "bcc": […],

@@ -1,26 +1,24 @@
 //! The data plane of one round: rows in, calls out, one outcome per row back.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::task::JoinSet;
 
-use crate::copy::{Reader, RecipientRow, RecipientRows, Writer};
+use crate::copy::{RecipientRow, RecipientRows};
 use crate::error::Result;
 use crate::lease::Lease;
-use crate::message;
 use crate::plan::{Mode, Plan, recipient_of};
-use crate::ses::outcome::{self, BulkVerdict, Limit, Outcome, Settled};
+pub use crate::round::{Answer, Report};
+use crate::round::{Books, Called, Line, Numbered, check_address, unanswered};
+use crate::ses::outcome::{self, BulkVerdict, Outcome, Settled};
 use crate::ses::request::{self, BulkHead, Message, Request};
 use crate::ses::request::{MAX_BULK_BODY_BYTES, MAX_ENTRIES, MAX_ENTRY_DATA_CHARS};
-use crate::ses::sigv4::Signer;
 use crate::ses::trace::Carried;
-use crate::ses::{Call, Ending, Sender};
+use crate::ses::{Ending, Sender};
 use crate::slots::{Evaluated, Rendered};
 
 /// Rows that one task evaluates: enough to pay for the task, little enough to share well.
@@ -29,62 +27,6 @@ const CHUNK_ROWS: usize = 100;
 const ARENA_BYTES: usize = 64 * 1024;
 /// Groups up to this size are not worth a bulk call.
 const LARGEST_SMALL_GROUP: usize = 2;
-/// Longest address, RFC 5321 §4.5.3.1: 64 and 255 characters and the `@`.
-const MAX_ADDRESS_BYTES: usize = 320;
-/// Columns of `results` in the COPY bytes of a report.
-const RESULT_COLUMNS: i16 = 7;
-
-/// What a round came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// Binary COPY rows (stream_id int8, seq int4, attempt int2, outcome int2, ses_message_id
-    /// text null, error text null, account_id int8), one per input row and in input order.
-    pub outcomes: Vec<u8>,
-    /// Recipients per outcome code.
-    pub counts: BTreeMap<i16, u64>,
-    /// Recipients that were deferred because SES was asked for more than its rate.
-    pub throttled: u64,
-    /// Whether an answer said that the quota of the last 24 hours is used up.
-    pub daily_quota_hit: bool,
-    /// JSON `[[first, last], …]`: the numbers of the accepted recipients, in order and as few ranges as can be.
-    pub accepted_ranges: Vec<u8>,
-    /// Recipients whose outcome comes from a bulk call.
-    pub slots_recipients: u64,
-    /// Recipients whose outcome comes from a call of their own.
-    pub simple_recipients: u64,
-    /// Requests of which a byte may have been written.
-    pub calls: u64,
-    /// Time in template evaluation and entry building, summed over tasks, nanoseconds.
-    pub render_ns: u64,
-    /// Time in assembling, hashing and signing requests, summed over tasks, nanoseconds.
-    pub sign_ns: u64,
-    /// Time between the first byte of a request and its answer, summed over calls, nanoseconds.
-    pub call_ns: u64,
-}
-
-/// What one recipient's attempt came to: number, outcome code, SES's message id, reason.
-pub type Answer = (i32, i16, Option<String>, Option<String>);
-
-impl Report {
-    /// The outcomes one by one, for a caller who answers each recipient's own request.
-    ///
-    /// # Errors
-    /// None for outcomes that this crate wrote; data errors otherwise.
-    pub fn answers(outcomes: &[u8]) -> Result<Vec<Answer>> {
-        let mut reader = Reader::open(outcomes)?;
-        let mut answers = Vec::new();
-        while let Some(mut row) = reader.next_row(RESULT_COLUMNS)? {
-            row.int8("stream_id")?;
-            let seq = row.int4("seq")?.unwrap_or_default();
-            row.int2("attempt")?;
-            let outcome = row.int2("outcome")?.unwrap_or_default();
-            let message_id = row.text("ses_message_id")?.map(str::to_owned);
-            let error = row.text("error")?.map(str::to_owned);
-            answers.push((seq, outcome, message_id, error));
-        }
-        Ok(answers)
-    }
-}
 
 /// Sends one round. A recipient's failure is an outcome; an error means that nothing was sent.
 ///
@@ -112,13 +54,9 @@ pub async fn submit(sender: Arc<Sender>, plan: Arc<Plan>, rows: Bytes, lease: Le
 
 /// What all tasks of a round read.
 struct Shared {
-    sender: Arc<Sender>,
-    signer: Arc<Signer>,
+    line: Line,
     plan: Arc<Plan>,
     rows: RecipientRows,
-    lease: Lease,
-    /// Per row, whether a call with it may have been written. Survives the task that set it.
-    touched: Box<[AtomicBool]>,
 }
 
 struct Round {
@@ -127,18 +65,7 @@ struct Round {
     evaluating: JoinSet<Chunk>,
     calling: JoinSet<Called>,
     groups: HashMap<u32, Group>,
-    settled: Vec<Option<Settled>>,
-    tally: Tally,
-}
-
-#[derive(Default)]
-struct Tally {
-    slots_recipients: u64,
-    simple_recipients: u64,
-    calls: u64,
-    render_time: Duration,
-    sign_time: Duration,
-    call_time: Duration,
+    books: Books,
 }
 
 /// Recipients that share a skeleton and wait for a call to fill up.
@@ -164,16 +91,6 @@ enum Prepared {
     Settled(Settled),
 }
 
-/// The end of one call.
-struct Called {
-    rows: Vec<usize>,
-    is_bulk: bool,
-    verdict: BulkVerdict,
-    was_written: bool,
-    sign_time: Duration,
-    call_time: Duration,
-}
-
 enum Done {
     Evaluated(Chunk),
     Called(Called),
@@ -184,24 +101,21 @@ enum Done {
 impl Round {
     fn open(sender: Arc<Sender>, plan: Arc<Plan>, rows: Bytes, lease: Lease) -> Result<Self> {
         let rows = RecipientRows::parse(rows)?;
-        let count = rows.len();
-        let signer = sender.signer()?;
-        let touched = (0..count).map(|_| AtomicBool::new(false)).collect();
+        let line = Line::open(sender, lease, rows.len())?;
         Ok(Self {
-            shared: Arc::new(Shared { sender, signer, plan, rows, lease, touched }),
+            books: Books::new(rows.len()),
+            shared: Arc::new(Shared { line, plan, rows }),
             next_row: 0,
             evaluating: JoinSet::new(),
             calling: JoinSet::new(),
             groups: HashMap::new(),
-            settled: vec![None; count],
-            tally: Tally::default(),
         })
     }
 
     /// Keeps every worker busy, but not further ahead of the calls than memory should pay for.
     fn start_evaluating(&mut self) {
         let workers = tokio::runtime::Handle::current().metrics().num_workers();
-        let most_calls = 2 * self.shared.sender.max_connections();
+        let most_calls = 2 * self.shared.line.max_connections();
         while self.next_row < self.shared.rows.len()
             && self.evaluating.len() < workers
             && self.calling.len() < most_calls
@@ -225,10 +139,10 @@ impl Round {
 
     /// Sorts evaluated recipients by skeleton and sends every group that is full.
     fn group(&mut self, chunk: Chunk) {
-        self.tally.render_time += chunk.time;
+        self.books.rendered(chunk.time);
         for (row, prepared) in chunk.prepared {
             match prepared {
-                Prepared::Settled(settled) => self.settled[row] = Some(settled),
+                Prepared::Settled(settled) => self.books.settle(row, settled),
                 Prepared::Single(request) => self.call_single(row, Some(request)),
                 Prepared::Entry { head, skeleton_id, json } => {
                     let group = self.groups.entry(skeleton_id).or_insert_with(|| Group::new(head));
@@ -267,101 +181,18 @@ impl Round {
         self.calling.spawn(async move { shared.call_single(row, request).await });
     }
 
-    /// Notes what a call came to. A batch that SES refused as such was not accepted for anyone,
-    /// so its recipients go out one by one.
+    /// Notes what a call came to. The recipients of a batch that SES refused as such go out one by one.
     fn settle(&mut self, called: Called) {
-        self.tally.calls += u64::from(called.was_written);
-        self.tally.sign_time += called.sign_time;
-        self.tally.call_time += called.call_time;
-        let recipients = called.rows.len() as u64;
-        let outcomes = match called.verdict {
-            BulkVerdict::Refused => {
-                return called.rows.into_iter().for_each(|row| self.call_single(row, None));
-            }
-            BulkVerdict::PerEntry(outcomes) => outcomes,
-            BulkVerdict::All(settled) => vec![settled; called.rows.len()],
-        };
-        for (row, outcome) in called.rows.into_iter().zip(outcomes) {
-            self.settled[row] = Some(outcome);
-        }
-        match (called.was_written, called.is_bulk) {
-            (true, true) => self.tally.slots_recipients += recipients,
-            (true, false) => self.tally.simple_recipients += recipients,
-            (false, _) => {}
+        for row in self.books.note(called) {
+            self.call_single(row, None);
         }
     }
 
-    /// One outcome for every row: passed through, settled, or what can be said without an answer.
     fn report(self) -> Result<Report> {
-        let rows = &self.shared.rows;
-        let (stream_id, account_id) = (self.shared.plan.stream_id(), self.shared.plan.account_id());
-        let mut counts = BTreeMap::new();
-        let (mut throttled, mut daily_quota_hit) = (0, false);
-        let mut accepted = Vec::with_capacity(rows.len());
-        let mut writer = Writer::new(RESULT_COLUMNS, rows.len() * 112);
-        for (index, settled) in self.settled.into_iter().enumerate() {
-            let row = rows.get(index)?;
-            let touched = self.shared.touched[index].load(Ordering::SeqCst);
-            let (code, settled) = match row.skip {
-                Some(code) => (code, None),
-                None => {
-                    let settled = settled.unwrap_or_else(|| unaccounted(touched));
-                    (settled.outcome as i16, Some(settled))
-                }
-            };
-            *counts.entry(code).or_insert(0) += 1;
-            let limit = settled.as_ref().and_then(|settled| settled.limit);
-            throttled += u64::from(limit == Some(Limit::Rate));
-            daily_quota_hit |= limit == Some(Limit::DailyQuota);
-            if code == Outcome::Accepted as i16 {
-                accepted.push(row.seq);
-            }
-            let (id, error) = settled.map_or((None, None), |settled| (settled.ses_message_id, settled.error));
-            writer.row().int8(stream_id).int4(row.seq).int2(row.attempt).int2(code);
-            writer.text_or_null(id.as_deref()).text_or_null(error.as_deref()).int8(account_id);
-        }
-        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        Ok(Report {
-            outcomes: writer.finish(),
-            counts,
-            throttled,
-            daily_quota_hit,
-            accepted_ranges: ranges_json(accepted),
-            slots_recipients: self.tally.slots_recipients,
-            simple_recipients: self.tally.simple_recipients,
-            calls: self.tally.calls,
-            render_ns: nanoseconds(self.tally.render_time),
-            sign_ns: nanoseconds(self.tally.sign_time),
-            call_ns: nanoseconds(self.tally.call_time),
-        })
-    }
-}
-
-/// JSON `[[first, last], …]` of the numbers, in order and merged where one follows the other.
-fn ranges_json(mut numbers: Vec<i32>) -> Vec<u8> {
-    // They come in order as a rule, and then this is one look at each.
-    numbers.sort_unstable();
-    let ranges = numbers.chunk_by(|before, after| i64::from(*after) - i64::from(*before) <= 1);
-    let mut json = String::from("[");
-    for range in ranges {
-        if let [first, ..] = range
-            && let [.., last] = range
-        {
-            let comma = if json.len() > 1 { "," } else { "" };
-            // Writing to a string cannot fail.
-            let _ = write!(json, "{comma}[{first},{last}]");
-        }
-    }
-    json.push(']');
-    json.into_bytes()
-}
-
-/// What holds for a row whose task broke off.
-fn unaccounted(touched: bool) -> Settled {
-    if touched {
-        Settled::because(Outcome::Unknown, "an internal error during the call")
-    } else {
-        Settled::because(Outcome::NotWritten, "an internal error before the call")
+        let Shared { line, plan, rows } = &*self.shared;
+        let numbered = (0..rows.len())
+            .map(|index| rows.get(index).map(|row| Numbered { seq: row.seq, attempt: row.attempt, skip: row.skip }));
+        self.books.report(line, (plan.stream_id(), plan.account_id()), numbered)
     }
 }
 
@@ -454,7 +285,7 @@ impl Shared {
         let assembling = Instant::now();
         let request = group.head.request(group.entries.iter().map(|entry| &entry[..]));
         let assembling = assembling.elapsed();
-        let call = self.call(&request, &group.rows).await;
+        let call = self.line.call(&request, self.carried(&group.rows), &group.rows).await;
         let verdict = match &call.ending {
             Ending::Answered(answer) => match outcome::of_bulk(answer, group.rows.len()) {
                 BulkVerdict::All(settled) if call.stalled() => BulkVerdict::All(settled.after_a_stall()),
@@ -466,30 +297,13 @@ impl Shared {
     }
 
     async fn call_single(&self, row: usize, request: Option<Request>) -> Called {
-        let assembling = Instant::now();
-        let request = request.map_or_else(|| self.late_request(row), Ok);
-        let assembling = assembling.elapsed();
-        let request = match request {
-            Ok(request) => request,
-            Err(settled) => return Called::without_call(row, settled),
-        };
-        let call = self.call(&request, &[row]).await;
-        let settled = match &call.ending {
-            Ending::Answered(answer) if call.stalled() => outcome::of_simple(answer).after_a_stall(),
-            Ending::Answered(answer) => outcome::of_simple(answer),
-            other => unanswered(other),
-        };
-        Called::new(vec![row], false, BulkVerdict::All(settled), &call, assembling)
+        let assemble = || request.map_or_else(|| self.late_request(row), Ok);
+        self.line.call_single(row, self.carried(&[row]), assemble).await
     }
 
     /// The request of a recipient that was meant for a bulk call.
     fn late_request(&self, row: usize) -> std::result::Result<Request, Settled> {
         self.rendered_request(&self.rows.get(row).map_err(unrenderable)?)
-    }
-
-    async fn call(&self, request: &Request, rows: &[usize]) -> Call {
-        let touch = || rows.iter().for_each(|row| self.touched[*row].store(true, Ordering::SeqCst));
-        self.sender.call(request, self.carried(rows), &self.signer, &self.lease, touch).await
     }
 
     fn carried(&self, rows: &[usize]) -> Carried {
@@ -504,83 +318,13 @@ enum Piece {
     Single(Request),
 }
 
-impl Called {
-    fn new(rows: Vec<usize>, is_bulk: bool, verdict: BulkVerdict, call: &Call, assembling: Duration) -> Self {
-        Self {
-            rows,
-            is_bulk,
-            verdict,
-            was_written: call.was_written(),
-            sign_time: call.sign_time + assembling,
-            call_time: call.call_time,
-        }
-    }
-
-    fn without_call(row: usize, settled: Settled) -> Self {
-        Self {
-            rows: vec![row],
-            is_bulk: false,
-            verdict: BulkVerdict::All(settled),
-            was_written: false,
-            sign_time: Duration::ZERO,
-            call_time: Duration::ZERO,
-        }
-    }
-}
-
-fn unanswered(ending: &Ending) -> Settled {
-    match ending {
-        Ending::LeaseOver => Settled::because(Outcome::NotWritten, "the lease ended before the call"),
-        Ending::NotConnected(reason) => Settled::because(Outcome::Deferred, reason.clone()),
-        Ending::NoAnswer(reason) => Settled::because(Outcome::Unknown, reason.clone()),
-        Ending::Answered(_) => Settled::because(Outcome::Unknown, "an answer without a verdict"),
-    }
-}
-
 fn unrenderable(error: crate::Error) -> Settled {
     Settled::because(Outcome::Failed, error.to_string())
-}
-
-/// Refuses what SES would refuse, with the whole batch perhaps: it has no SMTPUTF8, and a
-/// comma or an angle bracket would make one address two.
-fn check_address(email: &str) -> std::result::Result<(), Settled> {
-    // The check looks past outer white space, which would travel along here.
-    let is_sound = message::checked_address(email).is_ok_and(|checked| checked == email);
-    if is_sound && email.len() <= MAX_ADDRESS_BYTES {
-        return Ok(());
-    }
-    Err(Settled::because(Outcome::Failed, "the address has a form that SES does not take"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_that_would_break_a_batch_are_kept_out() {
-        for good in ["a@b", "ann.o'neil+x@example.com", "success+1@simulator.amazonses.com"] {
-            assert!(check_address(good).is_ok(), "{good}");
-        }
-        for bad in ["", "ann", "@b.c", "a@", "a b@c.d", "a@b.c,d@e.f", "A <a@b.c>", "ä@b.c", "a@b.c\n"] {
-            assert_eq!(check_address(bad).unwrap_err().outcome, Outcome::Failed, "{bad}");
-        }
-    }
-
-    #[test]
-    fn accepted_numbers_become_few_ranges_in_order() {
-        let json = |numbers: &[i32]| String::from_utf8(ranges_json(numbers.to_vec())).unwrap();
-        assert_eq!(json(&[]), "[]");
-        assert_eq!(json(&[7]), "[[7,7]]");
-        assert_eq!(json(&[1, 2, 3, 5, 9, 10]), "[[1,3],[5,5],[9,10]]");
-        assert_eq!(json(&[10, 2, 9, 1, 1]), "[[1,2],[9,10]]");
-        assert_eq!(json(&[i32::MIN, i32::MAX]), "[[-2147483648,-2147483648],[2147483647,2147483647]]");
-    }
-
-    #[test]
-    fn a_lost_task_leaves_unknown_only_what_was_written() {
-        assert_eq!(unaccounted(true).outcome, Outcome::Unknown);
-        assert_eq!(unaccounted(false).outcome, Outcome::NotWritten);
-    }
 
     #[test]
     fn a_group_never_outgrows_a_body() {

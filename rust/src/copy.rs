@@ -4,6 +4,8 @@
 //! flags word, a header extension, then per row a field count and length-prefixed fields, at
 //! the end a count of -1. All integers are big endian. Fields are read in place, never copied.
 
+use std::marker::PhantomData;
+
 /// The owner of rows that are read in place.
 pub use bytes::Bytes;
 
@@ -16,8 +18,27 @@ const END_OF_ROWS: i16 = -1;
 const FLAG_OIDS: i32 = 1 << 16;
 const JSONB_VERSION: u8 = 1;
 
-/// Columns of the rows that `submit` takes.
-const RECIPIENT_COLUMNS: i16 = 9;
+/// What a row of one kind consists of.
+pub trait Layout {
+    /// Number of columns.
+    const COLUMNS: i16;
+    /// A row, its fields read in place.
+    type Row<'a>;
+
+    /// Reads a row, all of whose fields must be taken.
+    ///
+    /// # Errors
+    /// [`Error::data`] for a field that is not as it should be.
+    fn read(fields: Fields<'_>) -> Result<Self::Row<'_>>;
+}
+
+/// The rows that `submit` takes.
+#[derive(Debug, Clone)]
+pub enum Recipients {}
+
+/// The rows that `submit_mails` takes.
+#[derive(Debug, Clone)]
+pub enum Mails {}
 
 /// One recipient's row of a round, as the claim's COPY query selects it:
 /// seq int4, attempt int2, skip int2, contact_id int8, email text, name text, first_name text,
@@ -44,14 +65,38 @@ pub struct RecipientRow<'a> {
     pub custom_fields: Option<&'a [u8]>,
 }
 
-/// The checked rows of one round: the bytes and where each row starts.
-#[derive(Debug, Clone)]
-pub struct RecipientRows {
-    bytes: Bytes,
-    starts: Vec<u32>,
+/// One copy of a single mail: stream_id int8, seq int4, attempt int2, skip int2, email text, content bytea.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MailRow<'a> {
+    /// The stream that the mail belongs to.
+    pub stream_id: i64,
+    /// Number of the copy in its stream, from 1.
+    pub seq: i32,
+    /// Number of the attempt, from 1.
+    pub attempt: i16,
+    /// An outcome code to pass through without sending.
+    pub skip: Option<i16>,
+    /// The one address that this copy goes to; empty where the row has NULL (an erased one).
+    pub email: &'a str,
+    /// What `prepare_mail` gave; empty where the row has NULL.
+    pub content: &'a [u8],
 }
 
-impl RecipientRows {
+/// The rows of one round of recipients.
+pub type RecipientRows = Rows<Recipients>;
+
+/// The rows of one round of single mails.
+pub type MailRows = Rows<Mails>;
+
+/// The checked rows of one round: the bytes and where each row starts.
+#[derive(Debug, Clone)]
+pub struct Rows<L> {
+    bytes: Bytes,
+    starts: Vec<u32>,
+    layout: PhantomData<L>,
+}
+
+impl<L: Layout> Rows<L> {
     /// Walks all rows once and checks every field, so that nothing is sent from broken input.
     ///
     /// # Errors
@@ -64,11 +109,11 @@ impl RecipientRows {
         let mut starts = Vec::with_capacity(bytes.len() / 128);
         loop {
             let start = reader.position;
-            let Some(fields) = reader.next_row(RECIPIENT_COLUMNS)? else { break };
-            read_recipient(fields)?;
+            let Some(fields) = reader.next_row(L::COLUMNS)? else { break };
+            L::read(fields)?;
             starts.push(start as u32);
         }
-        Ok(Self { bytes, starts })
+        Ok(Self { bytes, starts, layout: PhantomData })
     }
 
     /// Number of rows.
@@ -85,30 +130,57 @@ impl RecipientRows {
     ///
     /// # Errors
     /// [`Error::data`] when there is no such row.
-    pub fn get(&self, index: usize) -> Result<RecipientRow<'_>> {
+    pub fn get(&self, index: usize) -> Result<L::Row<'_>> {
         let start = *self.starts.get(index).ok_or_else(|| Error::data(format!("there is no row {index}")))?;
         let mut reader = Reader { bytes: &self.bytes, position: start as usize };
-        match reader.next_row(RECIPIENT_COLUMNS)? {
-            Some(fields) => read_recipient(fields),
+        match reader.next_row(L::COLUMNS)? {
+            Some(fields) => L::read(fields),
             None => Err(Error::data(format!("there is no row {index}"))),
         }
     }
 }
 
-fn read_recipient(mut fields: Fields<'_>) -> Result<RecipientRow<'_>> {
-    let row = RecipientRow {
-        seq: fields.int4("seq")?.ok_or_else(|| Error::data("seq is NULL"))?,
-        attempt: fields.int2("attempt")?.ok_or_else(|| Error::data("attempt is NULL"))?,
-        skip: fields.int2("skip")?,
-        contact_id: fields.int8("contact_id")?,
-        email: fields.text("email")?.unwrap_or_default(),
-        name: fields.text("name")?,
-        first_name: fields.text("first_name")?,
-        last_name: fields.text("last_name")?,
-        custom_fields: fields.jsonb("custom_fields")?,
-    };
-    fields.end()?;
-    Ok(row)
+impl Layout for Recipients {
+    const COLUMNS: i16 = 9;
+    type Row<'a> = RecipientRow<'a>;
+
+    fn read(mut fields: Fields<'_>) -> Result<RecipientRow<'_>> {
+        let row = RecipientRow {
+            seq: fields.int4("seq")?.ok_or_else(|| null("seq"))?,
+            attempt: fields.int2("attempt")?.ok_or_else(|| null("attempt"))?,
+            skip: fields.int2("skip")?,
+            contact_id: fields.int8("contact_id")?,
+            email: fields.text("email")?.unwrap_or_default(),
+            name: fields.text("name")?,
+            first_name: fields.text("first_name")?,
+            last_name: fields.text("last_name")?,
+            custom_fields: fields.jsonb("custom_fields")?,
+        };
+        fields.end()?;
+        Ok(row)
+    }
+}
+
+impl Layout for Mails {
+    const COLUMNS: i16 = 6;
+    type Row<'a> = MailRow<'a>;
+
+    fn read(mut fields: Fields<'_>) -> Result<MailRow<'_>> {
+        let row = MailRow {
+            stream_id: fields.int8("stream_id")?.ok_or_else(|| null("stream_id"))?,
+            seq: fields.int4("seq")?.ok_or_else(|| null("seq"))?,
+            attempt: fields.int2("attempt")?.ok_or_else(|| null("attempt"))?,
+            skip: fields.int2("skip")?,
+            email: fields.text("email")?.unwrap_or_default(),
+            content: fields.raw()?.unwrap_or_default(),
+        };
+        fields.end()?;
+        Ok(row)
+    }
+}
+
+fn null(column: &str) -> Error {
+    Error::data(format!("{column} is NULL"))
 }
 
 /// Reads binary COPY bytes row by row.
@@ -355,7 +427,7 @@ mod tests {
     use super::*;
 
     fn one_row() -> Vec<u8> {
-        let mut writer = Writer::new(RECIPIENT_COLUMNS, 0);
+        let mut writer = Writer::new(Recipients::COLUMNS, 0);
         writer.row().int4(7).int2(1).null().int8(42).text("ann@example.com").text("Ann Bü").text("Ann").null();
         writer.raw(b"\x01{\"city\": \"Bern\"}");
         writer.finish()

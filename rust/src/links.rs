@@ -24,14 +24,11 @@ pub(crate) struct Listed {
 }
 
 impl Listed {
-    /// The replacements that send every use through the click redirect of `base_url`.
-    pub(crate) fn edits(&self, base_url: &str) -> Vec<Edit> {
+    /// The replacements that send every use through the click redirect of `base_url`, with `token` in it.
+    pub(crate) fn edits(&self, base_url: &str, token: &str) -> Vec<Edit> {
         self.uses
             .iter()
-            .map(|(bytes, number)| Edit {
-                bytes: bytes.clone(),
-                with: format!("{base_url}/c/{{{{ mailrail.t }}}}/{number}"),
-            })
+            .map(|(bytes, number)| Edit { bytes: bytes.clone(), with: format!("{base_url}/c/{token}/{number}") })
             .collect()
     }
 }

@@ -110,6 +110,17 @@ impl Bindings {
         Ok(Self { names: Arc::clone(names), values })
     }
 
+    /// What `variables`, a JSON object, give to a template that mentions `names`. There is no recipient behind it,
+    /// so every name is one of theirs but the reserved one, which has no value.
+    pub(crate) fn of_variables(names: impl IntoIterator<Item = String>, variables: &[u8]) -> Result<Self> {
+        let mut names = Names::new(names);
+        names.sorted.retain(|(_, origin)| *origin != Origin::Mailrail);
+        names.sorted.iter_mut().for_each(|(_, origin)| *origin = Origin::Custom);
+        let mut values = vec![Value::UNDEFINED; names.sorted.len()];
+        bind_custom(&names, variables, &mut values)?;
+        Ok(Self { names: Arc::new(names), values })
+    }
+
     /// The same values with `unsubscribeUrl` as an ordinary string, for parts without escaping.
     pub(crate) fn without_safe_url(&self, secrets: &Secrets) -> Self {
         let mut plain = self.clone();

@@ -38,14 +38,19 @@ pub(crate) struct Scan {
     pub(crate) body_end: Option<usize>,
 }
 
-/// Scans HTML.
+/// Scans a template of HTML.
 pub(crate) fn scan_html(source: &str) -> Scan {
-    Scanner { source: source.as_bytes(), html: true, at: 0, scan: Scan::default(), unclosed: [false; 3] }.run()
+    Scanner::new(source, true, true).run()
 }
 
-/// Scans a part without markup: every tag is live.
+/// Scans a template without markup: every tag is live.
 pub(crate) fn scan_plain(source: &str) -> Scan {
-    Scanner { source: source.as_bytes(), html: false, at: 0, scan: Scan::default(), unclosed: [false; 3] }.run()
+    Scanner::new(source, false, true).run()
+}
+
+/// Scans HTML that is no template: what looks like a tag is text.
+pub(crate) fn scan_finished(html: &str) -> Scan {
+    Scanner::new(html, true, false).run()
 }
 
 impl Scan {
@@ -93,13 +98,19 @@ enum Region {
 struct Scanner<'s> {
     source: &'s [u8],
     html: bool,
+    template: bool,
     at: usize,
     scan: Scan,
     /// Per region kind: no end was found once, so none follows. Keeps the scan linear.
     unclosed: [bool; 3],
 }
 
-impl Scanner<'_> {
+impl<'s> Scanner<'s> {
+    fn new(source: &'s str, html: bool, template: bool) -> Self {
+        let source = source.as_bytes();
+        Self { source, html, template, at: 0, scan: Scan::default(), unclosed: [false; 3] }
+    }
+
     fn run(mut self) -> Scan {
         while self.at < self.source.len() {
             let byte = self.source[self.at];
@@ -118,6 +129,9 @@ impl Scanner<'_> {
 
     /// Takes the template tag that starts here, if one does.
     fn live_tag(&mut self) -> bool {
+        if !self.template {
+            return false;
+        }
         let start = self.at;
         let (kind, end) = match self.source.get(start + 1) {
             Some(b'{') => (TagKind::Print, tag_end(self.source, start + 2, b"}}")),
@@ -178,9 +192,9 @@ impl Scanner<'_> {
                 self.scan.regions.push(start..self.at);
                 return true;
             }
-            match (rest[0], rest.get(1)) {
-                (b'{', Some(b'{')) => _ = self.live_tag(),
-                (b'{', Some(b'%')) => {
+            match (rest[0], rest.get(1).copied()) {
+                (b'{', Some(b'{')) if self.live_tag() => {}
+                (b'{', Some(b'%')) if self.template => {
                     self.scan.dead.push(self.at);
                     self.at += 2;
                 }

@@ -288,8 +288,8 @@ impl Roots {
 
 /// An output that refuses to grow past the limit.
 #[derive(Default)]
-struct Capped {
-    bytes: Vec<u8>,
+pub(crate) struct Capped {
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl io::Write for Capped {

@@ -14,8 +14,9 @@ use minijinja::{AutoEscape, Environment, State, UndefinedBehavior, Value, escape
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::recipient::Origin;
-use crate::scan::{Scan, scan_html, scan_plain};
+use crate::recipient::{Bindings, Origin};
+use crate::scan::{Scan, scan_finished, scan_html, scan_plain};
+use crate::slots::Capped;
 use crate::{bounds, links, text};
 
 /// Largest source of one part, in bytes.
@@ -92,7 +93,7 @@ pub fn freeze(source: &Source) -> Result<FrozenContent> {
     }
 
     let listed = links::list(&source.html, &scan)?;
-    let tracked: Vec<Edit> = if source.track_clicks { listed.edits(&source.base_url) } else { Vec::new() };
+    let tracked: Vec<Edit> = if source.track_clicks { listed.edits(&source.base_url, TRACK_TAG) } else { Vec::new() };
 
     let text = match &source.text {
         Some(text) => text.clone(),
@@ -111,6 +112,49 @@ pub fn freeze(source: &Source) -> Result<FrozenContent> {
     };
     frozen.variables = custom_variables(&frozen)?;
     Ok(frozen)
+}
+
+/// The tag that prints a recipient's track token.
+const TRACK_TAG: &str = "{{ mailrail.t }}";
+
+/// HTML that is no template, as [`decorate`] finished it.
+#[derive(Debug, Default)]
+pub(crate) struct Decorated {
+    pub(crate) html: String,
+    /// The text as given, or else made from the HTML, its links as they are tracked.
+    pub(crate) text: String,
+    /// As [`FrozenContent::links`]; empty where clicks are not tracked.
+    pub(crate) links: Vec<String>,
+}
+
+/// What [`freeze`] does, for HTML that is no template: tracked links, preheader and pixel, with `token` for the track
+/// token; no footer. The subject is not touched.
+pub(crate) fn decorate(source: &Source, token: &str) -> Result<Decorated> {
+    let scan = scan_finished(&source.html);
+    let listed = if source.track_clicks { links::list(&source.html, &scan)? } else { links::Listed::default() };
+    let text = match &source.text {
+        Some(text) => text.clone(),
+        None => text::from_finished(&apply(&source.html, listed.edits(&source.base_url, token))),
+    };
+    let preheader = source.preheader.as_deref().filter(|text| !text.is_empty());
+    let mut edits = listed.edits(&source.base_url, token);
+    edits.extend(preheader.map(|preheader| preheader_edit(&scan, preheader)));
+    edits.extend(source.track_opens.then(|| pixel_edit(source, &scan, token)));
+    Ok(Decorated { html: apply(&source.html, edits), text, links: listed.urls })
+}
+
+/// Renders one part for good. `variables`, a JSON object, fill it; nothing else has a value.
+pub(crate) fn render_once(part: Part, source: &str, variables: &[u8]) -> Result<String> {
+    check_size(part, source)?;
+    let source = if part.escapes_html() { with_dead_blocks_quoted(source) } else { source.to_owned() };
+    let mut environment = environment();
+    let (_, survey) = install(&mut environment, part, &source)?;
+    refuse_unknown(&environment, part, &survey)?;
+    let bindings = Bindings::of_variables(survey.names, variables)?;
+    let template = environment.get_template(part.name()).map_err(|error| explain(part, &error))?;
+    let mut out = Capped::default();
+    template.render_captured_to(Value::from_object(bindings), &mut out).map_err(|error| explain(part, &error))?;
+    String::from_utf8(out.bytes).map_err(|_| Error::template(part.name(), None, "the output is not UTF-8"))
 }
 
 /// A part of a mail, by its name in errors.
@@ -189,23 +233,30 @@ fn with_dead_blocks_quoted(html: &str) -> String {
 
 /// Preheader, footer and pixel, in this order where two fall on one place.
 fn insertions(source: &Source, preheader: Option<&str>, scan: &Scan) -> Vec<Edit> {
-    let end = scan.body_end.unwrap_or(source.html.len());
     let mut edits = Vec::new();
-    if let Some(preheader) = preheader {
-        let hidden = format!("<div style=\"display:none;max-height:0;overflow:hidden;mso-hide:all\">{preheader}</div>");
-        edits.push(Edit::insert(scan.body_start.unwrap_or(0), hidden));
-    }
+    edits.extend(preheader.map(|preheader| preheader_edit(scan, preheader)));
     if !scan.mentions(&source.html, "unsubscribeUrl") {
-        edits.push(Edit::insert(end, html_footer(source.postal_address.as_deref())));
+        edits.push(Edit::insert(end_of(source, scan), html_footer(source.postal_address.as_deref())));
     }
-    if source.track_opens {
-        let pixel = format!(
-            "<img src=\"{}/o/{{{{ mailrail.t }}}}\" width=\"1\" height=\"1\" alt=\"\" style=\"display:block\">",
-            source.base_url
-        );
-        edits.push(Edit::insert(end, pixel));
-    }
+    edits.extend(source.track_opens.then(|| pixel_edit(source, scan, TRACK_TAG)));
     edits
+}
+
+fn preheader_edit(scan: &Scan, preheader: &str) -> Edit {
+    let hidden = format!("<div style=\"display:none;max-height:0;overflow:hidden;mso-hide:all\">{preheader}</div>");
+    Edit::insert(scan.body_start.unwrap_or(0), hidden)
+}
+
+fn pixel_edit(source: &Source, scan: &Scan, token: &str) -> Edit {
+    let base_url = &source.base_url;
+    let pixel = format!(
+        "<img src=\"{base_url}/o/{token}\" width=\"1\" height=\"1\" alt=\"\" style=\"display:block\">"
+    );
+    Edit::insert(end_of(source, scan), pixel)
+}
+
+fn end_of(source: &Source, scan: &Scan) -> usize {
+    scan.body_end.unwrap_or(source.html.len())
 }
 
 fn html_footer(postal_address: Option<&str>) -> String {
@@ -292,6 +343,11 @@ fn check(part: Part, source: &str) -> Result<()> {
     }
     let mut environment = environment();
     let (_, survey) = install(&mut environment, part, source)?;
+    refuse_unknown(&environment, part, &survey)
+}
+
+/// Refuses filters and tests that do not exist, also where no branch that runs has them.
+fn refuse_unknown(environment: &Environment<'_>, part: Part, survey: &Survey) -> Result<()> {
     let template = environment.get_template(part.name()).map_err(|error| explain(part, &error))?;
     let mut state = template.new_state();
     for (name, line) in &survey.filters {

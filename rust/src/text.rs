@@ -23,23 +23,37 @@
 use std::ops::Range;
 
 use crate::entities::{Place, decode};
-use crate::scan::{Scan, TagKind, scan_html};
+use crate::scan::{Scan, TagKind, scan_finished, scan_html};
 use crate::template::BRACE;
 
 /// Makes the text part's template from `html`, whose links may already lead through the click redirect.
 pub(crate) fn from_html(html: &str) -> String {
     let scan = scan_html(html);
+    settled_page(html, &scan).finish()
+}
+
+/// Makes the text part itself from `html` that is no template, by the same rules.
+pub(crate) fn from_finished(html: &str) -> String {
+    // Without template tags there is only one way to every place.
+    let page = read(html, &scan_finished(html), Vec::new());
+    let mut out: String = page.pieces.into_iter().map(|piece| piece.text).collect();
+    out.truncate(out.trim_ascii_end().len());
+    out
+}
+
+/// The page whose assumptions about how loops end hold.
+fn settled_page(html: &str, scan: &Scan) -> Page {
     let mut loops = Vec::new();
     for _ in 0..MAX_PASSES {
-        let page = read(html, &scan, loops.clone());
+        let page = read(html, scan, loops.clone());
         if page.loops == loops {
-            return page.finish();
+            return page;
         }
         loops = page.loops;
     }
     // No assumption about any loop holds always.
     loops.fill(Layout::UNKNOWN);
-    read(html, &scan, loops).finish()
+    read(html, scan, loops)
 }
 
 /// Passes that may look for how each loop's body ends, which is how its next round begins.
@@ -480,7 +494,7 @@ impl Reader<'_> {
     fn is_shown(&self, address: &Range<usize>) -> bool {
         let tags = self.scan.tags_within(address);
         let raw = self.html[address.clone()].trim_ascii_start().to_ascii_lowercase();
-        let begins_with_tag = raw.starts_with("{{");
+        let begins_with_tag = raw.starts_with("{{") && !tags.is_empty();
         let literal = raw.starts_with("http://") || raw.starts_with("https://");
         (begins_with_tag || literal) && tags.iter().all(|tag| tag.kind == TagKind::Print)
     }

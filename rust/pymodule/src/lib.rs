@@ -2,6 +2,7 @@
 
 mod codec;
 mod errors;
+mod mail;
 mod plan;
 mod runtime;
 mod sender;
@@ -18,7 +19,9 @@ mod _core {
     #[pymodule_export]
     use crate::codec::Codec;
     #[pymodule_export]
-    use crate::errors::{ConfigError, CoreError, TemplateError};
+    use crate::errors::{ConfigError, CoreError, MailError, TemplateError};
+    #[pymodule_export]
+    use crate::mail::{encode_mail_rows, prepare_mail};
     #[pymodule_export]
     use crate::plan::{Plan, freeze};
     #[pymodule_export]

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use mailrail_core::copy::Bytes;
 use mailrail_core::ses::sigv4::Credentials;
-use mailrail_core::{batch, lease};
+use mailrail_core::{batch, lease, mail};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
+use crate::codec::Codec;
 use crate::errors::raised;
 use crate::plan::Plan;
 use crate::runtime;
@@ -61,6 +62,23 @@ impl Sender {
     ) -> PyResult<()> {
         let credentials = Credentials { access_key, secret_key, session_token };
         self.core.set_credentials(credentials).map_err(|error| raised(py, error))
+    }
+
+    fn submit_mails<'py>(
+        &self,
+        py: Python<'py>,
+        identity: &[u8],
+        rows: PyBackedBytes,
+        lease: &Bound<'py, Lease>,
+        codec: &Bound<'py, Codec>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let identity = mail::Identity::from_json(identity).map_err(|error| raised(py, error))?;
+        let (sender, keys, lease) = (self.core.clone(), codec.get().keys.clone(), lease.get().core.clone());
+        let work = mail::submit(sender, identity, Bytes::from_owner(rows), lease, keys);
+        runtime::awaitable(py, work, |py, report| match report {
+            Ok(report) => Ok(Py::new(py, Report::new(py, report))?.into_any()),
+            Err(error) => Err(raised(py, error)),
+        })
     }
 
     fn submit<'py>(

@@ -1,4 +1,4 @@
-//! The exact JSON bodies of `SendEmail` (Simple) and `SendBulkEmail` (inline template).
+//! The exact JSON bodies of `SendEmail` (Simple, Raw) and `SendBulkEmail` (inline template).
 //!
 //! Outside rules: the Amazon SES API v2 model. Text travels as UTF-8 and says so (the default
 //! is 7-bit ASCII). `TemplateData` is always `"{}"` and every entry brings all of its slots,
@@ -6,6 +6,7 @@
 //! `List-Unsubscribe-Post`, both in the entry: some clients hide the button otherwise.
 
 use bytes::Bytes;
+use memchr::memmem;
 use sha2::{Digest, Sha256};
 
 use super::json::{push_nested, push_string};
@@ -84,18 +85,98 @@ pub struct Message<'a> {
 /// A `SendEmail` request.
 pub fn simple(envelope: &Envelope, addressee: Addressee<'_>, message: Message<'_>) -> Request {
     let mut out = Vec::with_capacity(1_024 + (message.html.len() + message.text.len()) * 17 / 16);
-    push_envelope(&mut out, envelope);
-    out.extend_from_slice(br#","Destination":{"ToAddresses":["#);
-    push_string(&mut out, addressee.email);
-    out.extend_from_slice(br#"]},"Content":{"Simple":{"Subject":"#);
-    push_content(&mut out, message.subject);
+    push_single_head(&mut out, envelope, addressee);
+    out.extend_from_slice(br#"{"Simple":{"Subject":"#);
+    push_content(&mut out, |out| push_string(out, message.subject));
     out.extend_from_slice(br#","Body":{"Text":"#);
-    push_content(&mut out, message.text);
+    push_content(&mut out, |out| push_string(out, message.text));
     out.extend_from_slice(br#","Html":"#);
-    push_content(&mut out, message.html);
+    push_content(&mut out, |out| push_string(out, message.html));
     out.extend_from_slice(br#"},"Headers":"#);
     push_pairs(&mut out, addressee.headers);
-    out.extend_from_slice(br#"}},"EmailTags":"#);
+    out.extend_from_slice(b"}}");
+    single(out, addressee)
+}
+
+/// A message whose long texts are JSON strings already, with their quotes, and travel as they are spelt.
+#[derive(Debug, Clone, Copy)]
+pub struct Finished<'a> {
+    /// Subject as JSON.
+    pub subject: &'a str,
+    /// HTML part as JSON.
+    pub html: Option<&'a str>,
+    /// Text part as JSON.
+    pub text: Option<&'a str>,
+    /// What stands in the HTML and text for something else, and that: plain ASCII without quotes and backslashes.
+    pub replacement: Option<(&'a str, &'a str)>,
+    /// Files that come along.
+    pub attachments: &'a [FinishedAttachment<'a>],
+}
+
+/// A file that comes along.
+#[derive(Debug, Clone, Copy)]
+pub struct FinishedAttachment<'a> {
+    /// Base64 as JSON.
+    pub content: &'a str,
+    /// Its name.
+    pub filename: &'a str,
+    /// MIME type.
+    pub content_type: &'a str,
+    /// What `cid:` links in the HTML call it.
+    pub content_id: Option<&'a str>,
+    /// Whether it belongs into the text rather than beside it.
+    pub is_inline: bool,
+}
+
+/// A `SendEmail` request whose texts need no work.
+///
+/// Attachments say that they are base64: SES's default is 7-bit, in which a file would not survive.
+pub fn finished(envelope: &Envelope, addressee: Addressee<'_>, message: Finished<'_>) -> Request {
+    let parts = [message.html, message.text].into_iter().flatten().chain(message.attachments.iter().map(|a| a.content));
+    let mut out = Vec::with_capacity(2_048 + parts.map(|part| part.len() + 256).sum::<usize>());
+    push_single_head(&mut out, envelope, addressee);
+    out.extend_from_slice(br#"{"Simple":{"Subject":"#);
+    push_content(&mut out, |out| out.extend_from_slice(message.subject.as_bytes()));
+    out.extend_from_slice(br#","Body":{"#);
+    let mut separator: &[u8] = b"";
+    for (name, part) in [("\"Text\":", message.text), ("\"Html\":", message.html)] {
+        let Some(part) = part else { continue };
+        out.extend_from_slice(std::mem::replace(&mut separator, b","));
+        out.extend_from_slice(name.as_bytes());
+        push_content(&mut out, |out| push_replaced(out, part, message.replacement));
+    }
+    out.extend_from_slice(br#"},"Headers":"#);
+    push_pairs(&mut out, addressee.headers);
+    for (index, attachment) in message.attachments.iter().enumerate() {
+        out.extend_from_slice(if index > 0 { b"," } else { br#","Attachments":["# });
+        push_attachment(&mut out, attachment);
+    }
+    out.extend_from_slice(if message.attachments.is_empty() { b"}}" } else { b"]}}" });
+    single(out, addressee)
+}
+
+/// A `SendEmail` request with finished MIME. SES delivers to the addressee alone, whoever the message's own headers
+/// name: `Destination` is the envelope, and only without it are recipients taken from the headers.
+pub fn raw(envelope: &Envelope, addressee: Addressee<'_>, mime: &[u8]) -> Request {
+    let mut out = Vec::with_capacity(1_024 + mime.len() * 4 / 3);
+    push_single_head(&mut out, envelope, addressee);
+    out.extend_from_slice(br#"{"Raw":{"Data":""#);
+    base64_simd::STANDARD.encode_append(mime, &mut out);
+    out.extend_from_slice(br#""}}"#);
+    single(out, addressee)
+}
+
+/// A body up to the value of its `Content`.
+fn push_single_head(out: &mut Vec<u8>, envelope: &Envelope, addressee: Addressee<'_>) {
+    push_envelope(out, envelope);
+    out.extend_from_slice(br#","Destination":{"ToAddresses":["#);
+    push_string(out, addressee.email);
+    out.extend_from_slice(br#"]},"Content":"#);
+}
+
+/// Ends a body behind its `Content`.
+fn single(mut out: Vec<u8>, addressee: Addressee<'_>) -> Request {
+    out.extend_from_slice(br#","EmailTags":"#);
     push_pairs(&mut out, addressee.tags);
     out.push(b'}');
     let body_hash = Sha256::digest(&out).into();
@@ -196,10 +277,42 @@ fn push_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
     }
 }
 
-fn push_content(out: &mut Vec<u8>, data: &str) {
+fn push_content(out: &mut Vec<u8>, push_data: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(br#"{"Data":"#);
-    push_string(out, data);
+    push_data(out);
     out.extend_from_slice(br#","Charset":"UTF-8"}"#);
+}
+
+fn push_replaced(out: &mut Vec<u8>, json: &str, replacement: Option<(&str, &str)>) {
+    let json = json.as_bytes();
+    let mut copied = 0;
+    if let Some((marker, with)) = replacement {
+        for at in memmem::find_iter(json, marker) {
+            out.extend_from_slice(&json[copied..at]);
+            out.extend_from_slice(with.as_bytes());
+            copied = at + marker.len();
+        }
+    }
+    out.extend_from_slice(&json[copied..]);
+}
+
+fn push_attachment(out: &mut Vec<u8>, attachment: &FinishedAttachment<'_>) {
+    out.extend_from_slice(br#"{"RawContent":"#);
+    out.extend_from_slice(attachment.content.as_bytes());
+    out.extend_from_slice(br#","FileName":"#);
+    push_string(out, attachment.filename);
+    out.extend_from_slice(br#","ContentType":"#);
+    push_string(out, attachment.content_type);
+    if let Some(id) = attachment.content_id {
+        out.extend_from_slice(br#","ContentId":"#);
+        push_string(out, id);
+    }
+    out.extend_from_slice(if attachment.is_inline {
+        br#","ContentDisposition":"INLINE""#
+    } else {
+        br#","ContentDisposition":"ATTACHMENT""#
+    });
+    out.extend_from_slice(br#","ContentTransferEncoding":"BASE64"}"#);
 }
 
 fn push_pairs(out: &mut Vec<u8>, pairs: &[(&str, &str)]) {
