@@ -36,8 +36,9 @@ from mailrail.mail_v1 import campaigns as mail_campaigns
 from mailrail.mail_v1 import contacts as mail_contacts
 from mailrail.ops import guard
 from mailrail.ops.metrics import CONTENT_TYPE, check_public
+from mailrail.ses.control import ControlError
 from mailrail.ses.limiter import Limiter
-from mailrail.ses.sender import follow_keys, make_sender
+from mailrail.ses.sender import follow_keys, make_sender, take_keys
 from mailrail.tracking.routes import Tracking
 from mailrail.web.admission import BODY_MAX_BYTES, AdmittedRequest, admit
 from mailrail.web.answers import answer
@@ -217,7 +218,12 @@ async def open_mailroom(ctx: Context, opened: contextlib.AsyncExitStack) -> None
     sender, limiter = make_sender(settings), Limiter(ctx.pool, settings)
     ctx.mailroom = Mailroom(ctx.pool, sender, limiter, ctx.codec, settings, accepted_log, ctx.metrics.count_emails)
     opened.push_async_callback(ctx.mailroom.stop)
-    for work in (follow_keys(sender, settings, at_once=True), limiter.follow()):
+    try:
+        await take_keys(sender, settings)
+    except ControlError as error:
+        # Everything else works without; mail waits for the workers, or for the keys.
+        log.error("api: no keys for Amazon SES yet (%s)", error)
+    for work in (follow_keys(sender, settings), limiter.follow()):
         task = asyncio.create_task(work)
         opened.callback(task.cancel)
 

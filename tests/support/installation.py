@@ -12,6 +12,7 @@ import orjson
 
 from mailrail.config import SIMULATOR_TOPIC_ARN, Settings
 from mailrail.db.pool import open_pool
+from mailrail.ses.limiter import name_of
 from mailrail.ses.sender import take_keys
 from mailrail.wallet import service as wallet
 from mailrail.worker import ROLES, Worker, assemble
@@ -42,7 +43,12 @@ class Installation:
     async def limiter_is_open(self) -> bool:
         """Whether SES has told its figures."""
         async with self.api.operator.acquire() as conn:
-            return bool(await conn.fetchval("SELECT EXISTS (SELECT FROM send_limits WHERE polled_at IS NOT NULL)"))
+            return bool(
+                await conn.fetchval(
+                    "SELECT EXISTS (SELECT FROM send_limits WHERE name = $1 AND polled_at IS NOT NULL)",
+                    name_of(self.settings),
+                )
+            )
 
     async def add_sender(self, recipients: int) -> Tenant:
         """A tenant with a verified domain and as many contacts."""

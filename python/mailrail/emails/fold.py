@@ -140,7 +140,7 @@ WITH delivered AS (
   SELECT r.seq, coalesce(p.hold_id, a.hold_id, $5) AS hold_id, d.seq IS NOT NULL AS delivered
   FROM recipient_state r
   -- A campaign's recipients have no hold of their own, and its audience need not be read.
-  LEFT JOIN (SELECT seq, hold_id FROM audience WHERE stream_id = $1 AND seq BETWEEN $3 AND $4 AND $5 IS NULL) a USING (seq)
+  LEFT JOIN (SELECT seq, hold_id FROM audience WHERE stream_id = $1 AND seq BETWEEN $3 AND $4 AND $5::bigint IS NULL) a USING (seq)
   LEFT JOIN delivered d USING (seq) LEFT JOIN young_bounce y USING (seq) LEFT JOIN retried p USING (seq)
   WHERE r.stream_id = $1 AND r.seq BETWEEN $3 AND $4 AND r.state NOT IN {_OPEN}
     AND (d.seq IS NOT NULL OR y.seq IS NULL OR r.state NOT IN ({State.SOFT_BOUNCED}, {State.BOUNCED}))

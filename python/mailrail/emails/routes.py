@@ -383,11 +383,10 @@ def _split(position: int) -> tuple[int, int]:
 
 def _sent_answer(sent: Sent, ids: Ids) -> SentAnswer:
     known = [one for one in sent.outcomes if one is not None]
-    status = status_of(
-        (State.PENDING if one is None else state_after(one.outcome) for one in sent.outcomes),
-        sent.mail.scheduled_at,
-        datetime.now(UTC),
-    )
+    states = {State.PENDING if one is None else state_after(one.outcome) for one in sent.outcomes}
+    # A mail that reached somebody is sent, whoever else it did not reach: its detail tells.
+    reached = states & {State.PENDING, State.ACCEPTED} or states
+    status = status_of(reached, sent.mail.scheduled_at, datetime.now(UTC))
     return {
         "id": ids.encode_email(sent.stream_id, sent.first_seq),
         "status": status,

@@ -126,9 +126,7 @@ def prepare(draft: MailDraft, sender: Mailbox, content: dict[str, Any], account:
         raise ScheduleTooFar
     wanted = {
         "from": _box(sender),
-        "to": list(map(_box, draft.to)),
-        "cc": list(map(_box, draft.cc)),
-        "bcc": list(map(_box, draft.bcc)),
+        **_boxes(draft),
         "reply_to": list(map(_box, draft.reply_to)),
         "subject": draft.subject if draft.subject is not None else content.get("subject"),
         "html": draft.html if draft.html is not None else content.get("html"),
@@ -160,6 +158,15 @@ def prepare(draft: MailDraft, sender: Mailbox, content: dict[str, Any], account:
         # What is due is sent at once.
         scheduled_at=scheduled_at if scheduled_at is not None and scheduled_at > datetime.now(UTC) else None,
     )
+
+
+def _boxes(draft: MailDraft) -> dict[str, list[dict[str, str | None]]]:
+    """Everybody once, where he stands first."""
+    taken = {address.lower(): role for role, address in addresses_of(draft)}
+    boxes: dict[str, list[dict[str, str | None]]] = {}
+    for role, given in ((Role.TO, draft.to), (Role.CC, draft.cc), (Role.BCC, draft.bcc)):
+        boxes[role.value] = [_box(box) for box in given if taken.pop(box[1].lower(), None) is not None]
+    return boxes
 
 
 def _box(box: Mailbox) -> dict[str, str | None]:

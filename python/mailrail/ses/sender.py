@@ -38,12 +38,10 @@ async def take_keys(sender: Sender, settings: Settings) -> None:
     sender.set_credentials(keys.access_key, keys.secret_key, keys.session_token)
 
 
-async def follow_keys(sender: Sender, settings: Settings, *, at_once: bool = False) -> None:
-    """Keeps the core's keys fresh, until cancelled: those of a role change under way. `at_once` also takes the first."""
-    pause_s = 0.0 if at_once else KEYS_INTERVAL_S
+async def follow_keys(sender: Sender, settings: Settings, interval_s: float = KEYS_INTERVAL_S) -> None:
+    """Keeps the core's keys fresh, until cancelled: those of a role change under way."""
     while True:
-        await asyncio.sleep(pause_s)
-        pause_s = KEYS_INTERVAL_S
+        await asyncio.sleep(interval_s)
         try:
             await take_keys(sender, settings)
         except control.ControlError as error:

@@ -20,7 +20,8 @@ class Query:
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
 
 
-@dataclass(frozen=True, slots=True)
+# Compared by identity, because Sanic wants to hash what stands on a route.
+@dataclass(frozen=True, slots=True, eq=False)
 class Operation:
     """A route beyond its path: `answers` has the TypedDict of each status's JSON (or `bytes` for anything else), `reads` the
     form that reads the body, `raises` the domain errors that it may end in, `example` the body and the answer of the seeds.
