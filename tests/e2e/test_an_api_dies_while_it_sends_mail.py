@@ -14,6 +14,7 @@ import pytest
 
 from mailrail.config import Settings
 from mailrail.db.pool import Pool
+from mailrail.ses.limiter import name_of
 from tests.support import fleet
 from tests.support.postgres import Database
 from tests.support.processes import wait_until
@@ -42,18 +43,23 @@ async def ask(settings: Settings, key: str, name: str, to: str) -> tuple[int, An
         return 0, None
 
 
-async def until_polled(pool: Pool) -> None:
+async def until_polled(pool: Pool, settings: Settings) -> None:
     """SES has told what it grants."""
-    while not await pool.fetchval("SELECT EXISTS (SELECT FROM send_limits WHERE polled_at IS NOT NULL)"):
+    polled = "SELECT EXISTS (SELECT FROM send_limits WHERE name = $1 AND polled_at IS NOT NULL)"
+    while not await pool.fetchval(polled, name_of(settings)):
         await asyncio.sleep(0.1)
 
 
+NEWEST = "(SELECT max(id) FROM accounts)"
+
+
 async def until_settled(pool: Pool, recipients: int) -> None:
-    """Every mail is delivered, by the folded states."""
+    """Every mail of the newest account is delivered, by the folded states."""
     deadline = time.monotonic() + SETTLED_WITHIN_S
-    while await pool.fetchval("SELECT count(*) FROM recipient_state WHERE state = 8") < recipients:
+    count = f"SELECT count(*) FROM recipient_state WHERE state = 8 AND account_id = {NEWEST}"
+    while await pool.fetchval(count) < recipients:
         assert time.monotonic() < deadline, await pool.fetch(
-            "SELECT state, count(*) FROM recipient_state GROUP BY state"
+            f"SELECT state, count(*) FROM recipient_state WHERE account_id = {NEWEST} GROUP BY state"
         )
         await asyncio.sleep(0.2)
 
@@ -65,7 +71,7 @@ async def test_a_mail_whose_api_died_between_its_commits_goes_out_once(
     with fleet.simulated(database, tmp_path, PATIENCE) as (settings, simulator), ExitStack() as running:
         key = await fleet.add_sender(worker_pool, 10)
         running.enter_context(fleet.starting("worker", settings, tmp_path))
-        await until_polled(worker_pool)
+        await until_polled(worker_pool, settings)
         with fleet.starting("api", settings, tmp_path, **armed(point)) as doomed:
             assert await ask(settings, key, "one", "a@example.net") == (0, None)
             doomed.process.wait(10)
@@ -78,7 +84,7 @@ async def test_a_mail_whose_api_died_between_its_commits_goes_out_once(
         assert (status, body["status"]) == ((200, "sent") if point == "mail.written" else (202, "queued")), body
         await until_settled(worker_pool, 1)
         fleet.assert_each_got_one(simulator, 1)
-        assert await worker_pool.fetchval("SELECT count(*) FROM mails") == 1
+        assert await worker_pool.fetchval(f"SELECT count(*) FROM mails WHERE account_id = {NEWEST}") == 1
 
 
 async def test_killed_under_load_it_loses_nothing_that_it_answered(
@@ -88,7 +94,7 @@ async def test_killed_under_load_it_loses_nothing_that_it_answered(
         fleet.set_faults(simulator, latency_ms=50)
         key = await fleet.add_sender(worker_pool, 20_000)
         running.enter_context(fleet.starting("worker", settings, tmp_path))
-        await until_polled(worker_pool)
+        await until_polled(worker_pool, settings)
         answered: dict[str, str] = {}
         asked: set[str] = set()
         stopping = asyncio.Event()
@@ -123,4 +129,4 @@ async def test_killed_under_load_it_loses_nothing_that_it_answered(
         await until_settled(worker_pool, len(asked))
         wait_until(lambda: fleet.accepted_count(simulator) >= len(asked), "all mails")
         fleet.assert_each_got_one(simulator, len(asked))
-        assert await worker_pool.fetchval("SELECT count(*) FROM mails") == len(asked)
+        assert await worker_pool.fetchval(f"SELECT count(*) FROM mails WHERE account_id = {NEWEST}") == len(asked)
