@@ -34,7 +34,6 @@ SQL_ELSEWHERE = {
     "campaigns/recipients.py": "the second half of the store of campaigns: who got it, who did not and why",
     "db/migrate.py": "makes the tables and the roles",
     "db/partitions.py": "calls the functions that make and drop partitions",
-    "db/pool.py": "names the tenant of a transaction",
     "emails/fold.py": "the second part of the store of emails: from facts to states",
     "emails/reconcile.py": "the third part of the store of emails: what silence proves",
     "up/demo.py": "reads the figures of the summary where they are exact",
