@@ -34,7 +34,7 @@ from tests.support.load import http_request, put_load
 from tests.support.processes import descendants, wait_until
 
 CONNECTIONS = 32
-RATIO_MIN = 0.15
+RATIO_MIN = 0.12
 BARE_APP = """
 import sys
 from sanic import Sanic
