@@ -185,7 +185,10 @@ def register_resources(app: App, tracking: Tracking) -> None:
 
     async def open_all(app: App) -> None:
         ctx = app.ctx
-        ctx.pool = await open_pool(ctx.settings.api_database_url, application_name="mailrail api", max_size=POOL_MAX)
+        # Requests set what they set for their transaction alone, and take no lock beyond it.
+        ctx.pool = await open_pool(
+            ctx.settings.api_database_url, application_name="mailrail api", max_size=POOL_MAX, resets=False
+        )
         opened.push_async_callback(close_pool, ctx.pool, DRAIN_TIMEOUT_S)
         async with ctx.pool.acquire() as conn:
             await check_database(conn, ctx.settings.secret_key)

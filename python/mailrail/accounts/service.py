@@ -17,6 +17,8 @@ from mailrail.addresses import parse_address
 from mailrail.db.pool import Connection, Pool, transaction
 
 PRICE_MICROS_DEFAULT = 300
+# What cannot be tried without being done: campaigns go to SES, and money is money.
+LIVE_ONLY = frozenset((Scope.CAMPAIGNS_SEND, Scope.OPERATOR))
 SETTINGS = frozenset(
     (
         "name",
@@ -108,5 +110,7 @@ async def authenticate(pool: Pool, proven: ProvenKeys, text: str) -> Caller:
 
 def require_scope(caller: Caller, scope: Scope) -> None:
     """Raises ScopeMissing if the caller's key may not do `scope`."""
+    if caller.is_test and scope in LIVE_ONLY:
+        raise ScopeMissing(f"A test key never has the scope {scope}: what it does would be real.")
     if scope not in caller.scopes and (scope is Scope.OPERATOR or Scope.FULL not in caller.scopes):
         raise ScopeMissing(f"This API key lacks the scope {scope}.")

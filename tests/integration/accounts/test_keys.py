@@ -124,3 +124,12 @@ async def test_a_key_does_only_what_its_scopes_say(api: Api, tenant: Tenant) -> 
     refused = await api.call("POST", "/api/v1/contacts", reader, json={"email": "a@example.com"})
     assert (refused.status, refused.code) == (403, "scope_missing")
     assert Scope.CONTACTS_WRITE in refused.body["error"]["message"]
+
+
+async def test_a_test_key_starts_no_campaign(api: Api, tenant: Tenant) -> None:
+    for scopes in ([Scope.FULL], [Scope.CAMPAIGNS_SEND]):
+        key = await tenant.new_key(scopes, is_test=True)
+        for path in ("/api/v1/campaigns/x/launch", "/v1/mail/campaigns/x/send", "/api/v1/campaigns/x/resume"):
+            refused = await api.call("POST", path, key)
+            assert (refused.status, refused.code) == (403, "scope_missing"), path
+    assert (await api.call("POST", "/api/v1/campaigns/x/launch", tenant.key)).status == 404

@@ -1,6 +1,10 @@
 """Pools, the JSON codec and the tenant transaction on a real server."""
 
+import asyncio
+from contextlib import suppress
+
 import pytest
+from asyncpg import PostgresError
 
 from mailrail.db.pool import Pool, open_pool, transaction, without_password
 from mailrail.errors import DatabaseError
@@ -24,6 +28,36 @@ async def test_a_transaction_names_its_tenant_and_forgets_it(api_pool: Pool) -> 
     async with transaction(api_pool, 42) as connection:
         assert await connection.fetchval("SELECT current_setting('mailrail.account_id')") == "42"
     assert await api_pool.fetchval("SELECT nullif(current_setting('mailrail.account_id', true), '')") is None
+
+
+async def test_a_transaction_in_it_is_a_part_of_it(api_pool: Pool) -> None:
+    async with transaction(api_pool, 42) as connection:
+        await connection.execute("CREATE TEMP TABLE kept (n integer) ON COMMIT DROP")
+        for number, fails in ((1, False), (2, True), (3, False)):
+            with suppress(ZeroDivisionError):
+                async with connection.transaction():
+                    await connection.execute("INSERT INTO kept VALUES ($1)", number)
+                    if fails:
+                        raise ZeroDivisionError
+        assert [row["n"] for row in await connection.fetch("SELECT n FROM kept")] == [1, 3]
+        assert connection.is_in_transaction()
+    async with api_pool.acquire() as connection, connection.transaction():
+        assert await connection.fetchval("SELECT nullif(current_setting('mailrail.account_id', true), '')") is None
+
+
+async def test_a_pool_that_does_not_reset_still_leaves_no_transaction_and_no_tenant(database: Database) -> None:
+    pool = await open_pool(database.api_url, application_name="tests", max_size=1, resets=False)
+    for _ in range(3):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.2), transaction(pool, 42) as connection:
+                await connection.execute("SELECT pg_sleep(5)")
+        with suppress(PostgresError):
+            async with transaction(pool, 42) as connection:
+                await connection.execute("SELECT 1 / 0")
+        async with pool.acquire() as connection:
+            assert not connection.is_in_transaction()
+            assert await connection.fetchval("SELECT nullif(current_setting('mailrail.account_id', true), '')") is None
+    await pool.close()
 
 
 async def test_a_failed_transaction_leaves_nothing(worker_pool: Pool) -> None:

@@ -188,10 +188,10 @@ async def test_a_restore_that_fails_leaves_what_was_there(
     torn.write_bytes(file.read_bytes()[: file.stat().st_size * 3 // 4])
     with pytest.raises(StartError, match=r"pg_restore failed|is no backup"):
         await restored(settings, torn, replaced=True)
-    monkeypatch.setattr(
-        migrate, "read_migrations", lambda: [migrate.Migration(n, "x", "SELECT 1 / 0") for n in (1, 2, 3)]
-    )
-    with pytest.raises(DatabaseError, match="migration 0003 x failed"):
+    known = migrate.read_migrations()
+    broken = migrate.Migration(len(known) + 1, "x", "SELECT 1 / 0")
+    monkeypatch.setattr(migrate, "read_migrations", lambda: [*known, broken])
+    with pytest.raises(DatabaseError, match=f"migration {broken.version:04} x failed"):
         await restored(settings, file, replaced=True)
     monkeypatch.undo()
     connection = await connect(target, application_name="tests")
