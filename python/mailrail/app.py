@@ -16,6 +16,7 @@ from sanic.http.constants import HTTP
 from sanic.response import BaseHTTPResponse, HTTPResponse, html
 
 from mailrail._core import Codec
+from mailrail.accounts import routes as accounts
 from mailrail.accounts.model import Scope
 from mailrail.campaigns import routes as campaigns
 from mailrail.config import Settings
@@ -31,10 +32,12 @@ from mailrail.mail_v1 import campaigns as mail_campaigns
 from mailrail.mail_v1 import contacts as mail_contacts
 from mailrail.ops.metrics import CONTENT_TYPE, check_public
 from mailrail.tracking.routes import Tracking
+from mailrail.wallet import routes as wallet
 from mailrail.web.answers import answer
 from mailrail.web.auth import PUBLIC, Access, authenticate, check_declared
 from mailrail.web.context import App, Context, Request
 from mailrail.web.errors import answer_error, reference_page, route_of
+from mailrail.webhooks import routes as webhooks
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +79,7 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("POST", "/api/v1/campaigns/<campaign_id>/launch", Scope.CAMPAIGNS_SEND, campaigns.launch),
         *campaign_control("/api/v1/campaigns/<campaign_id>"),
         Route("GET", "/api/v1/stats", Scope.STATS_READ, campaigns.stats),
+        *office("/api/v1"),
         # The dialect /v1/mail.
         Route("POST", "/v1/mail/contacts", Scope.CONTACTS_WRITE, mail_contacts.create),
         Route("GET", "/v1/mail/contacts", Scope.CONTACTS_READ, mail_contacts.page),
@@ -84,6 +88,8 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("POST", "/v1/mail/campaigns/<campaign_id>/send", Scope.CAMPAIGNS_SEND, mail_campaigns.send),
         Route("GET", "/v1/mail/campaigns/<campaign_id>/stats", Scope.CAMPAIGNS_READ, mail_campaigns.stats),
         *campaign_control("/v1/mail/campaigns/<campaign_id>"),
+        Route("GET", "/v1/mail/stats", Scope.STATS_READ, campaigns.stats),
+        *office("/v1/mail"),
         # Readers of mail, whose token is their key.
         Route("GET HEAD", "/o/<token>", PUBLIC, tracking.open),
         Route("GET HEAD", "/c/<token>/<link>", PUBLIC, tracking.click),
@@ -107,6 +113,32 @@ def campaign_control(path: str) -> tuple[Route, ...]:
         Route("POST", f"{path}/cancel", Scope.CAMPAIGNS_SEND, campaigns.cancel),
         Route("POST", f"{path}/retry", Scope.CAMPAIGNS_SEND, campaigns.retry),
         Route("GET", f"{path}/recipients", Scope.CAMPAIGNS_READ, campaigns.page_recipients),
+    )
+
+
+def office(path: str) -> tuple[Route, ...]:
+    """The account, its keys, money and webhook endpoints: the same in both dialects."""
+    return (
+        Route("GET", f"{path}/account", Scope.ACCOUNT_READ, accounts.get),
+        Route("PATCH", f"{path}/account", Scope.ACCOUNT_WRITE, domains.change_account),
+        Route("GET", f"{path}/keys", Scope.KEYS_READ, accounts.page_keys),
+        Route("POST", f"{path}/keys", Scope.KEYS_WRITE, accounts.create_key),
+        Route("DELETE", f"{path}/keys/<key_id>", Scope.KEYS_WRITE, accounts.revoke_key),
+        Route("GET", f"{path}/wallet", Scope.WALLET_READ, wallet.get),
+        Route("PATCH", f"{path}/wallet", Scope.ACCOUNT_WRITE, wallet.change),
+        Route("GET", f"{path}/wallet/transactions", Scope.WALLET_READ, wallet.page_transfers),
+        Route("GET", f"{path}/wallet/holds", Scope.WALLET_READ, wallet.page_holds),
+        Route("GET", f"{path}/wallet/holds/<hold_id>", Scope.WALLET_READ, wallet.get_hold),
+        Route("POST", f"{path}/wallet/deposit", Scope.OPERATOR, wallet.deposit),
+        Route("POST", f"{path}/wallet/refund", Scope.OPERATOR, wallet.refund),
+        Route("GET", f"{path}/pricing", Scope.WALLET_READ, wallet.show_pricing),
+        Route("GET", f"{path}/webhooks", Scope.WEBHOOKS_READ, webhooks.page),
+        Route("POST", f"{path}/webhooks", Scope.WEBHOOKS_WRITE, webhooks.create),
+        Route("GET", f"{path}/webhooks/<webhook_id>", Scope.WEBHOOKS_READ, webhooks.get),
+        Route("PATCH", f"{path}/webhooks/<webhook_id>", Scope.WEBHOOKS_WRITE, webhooks.change),
+        Route("DELETE", f"{path}/webhooks/<webhook_id>", Scope.WEBHOOKS_WRITE, webhooks.delete),
+        Route("GET", f"{path}/webhooks/<webhook_id>/secret", Scope.WEBHOOKS_WRITE, webhooks.show_secret),
+        Route("POST", f"{path}/webhooks/<webhook_id>/rotate-secret", Scope.WEBHOOKS_WRITE, webhooks.rotate_secret),
     )
 
 

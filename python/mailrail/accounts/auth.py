@@ -11,7 +11,7 @@ import string
 import zlib
 from dataclasses import dataclass, field
 
-LIVE = "sk_live_"
+LIVE, TEST = "sk_live_", "sk_test_"
 # 62^40 > 2^238; without those of the stored prefix, which may be seen, 190 bits are left.
 RANDOM_CHARS = 40
 PREFIX_CHARS = len(LIVE) + 8
@@ -30,9 +30,9 @@ class NewKey:
     hash: bytes = field(repr=False)
 
 
-def new_key() -> NewKey:
+def new_key(*, is_test: bool = False) -> NewKey:
     """A key that nobody can guess."""
-    body = LIVE + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM_CHARS))
+    body = (TEST if is_test else LIVE) + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM_CHARS))
     text = body + checksum(body)
     return NewKey(text, text[:PREFIX_CHARS], hash_of(text))
 
@@ -42,7 +42,7 @@ def prefix_of(text: str) -> str | None:
     body = text[:-CHECKSUM_CHARS]
     plausible = (
         len(text) == len(LIVE) + RANDOM_CHARS + CHECKSUM_CHARS
-        and text.startswith(LIVE)
+        and text.startswith((LIVE, TEST))
         and text.isascii()
         and text[-CHECKSUM_CHARS:] == checksum(body)
     )

@@ -281,7 +281,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """An account's campaigns by state, and its mail since the first of the month (UTC)."""
+    """An account's campaigns by state, and its mail of every kind since the first of the month (UTC)."""
 
     total: int
     sending: int
