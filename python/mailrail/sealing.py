@@ -36,11 +36,11 @@ def seal(secret_key: str, purpose: str, text: str, *place: int) -> bytes:
 
 def open_sealed(secret_key: str, purpose: str, sealed: bytes, *place: int) -> str:
     """What was sealed for that place. Raises SealBroken."""
-    key_id, nonce, rest = sealed[0], sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :]
-    if key_id != KEY_ID:
+    if len(sealed) < 1 + NONCE_BYTES or sealed[0] != KEY_ID:
         raise SealBroken
+    nonce, rest = sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :]
     try:
-        return AESGCM(_key(secret_key, purpose)).decrypt(nonce, rest, _bound_to(key_id, place)).decode()
+        return AESGCM(_key(secret_key, purpose)).decrypt(nonce, rest, _bound_to(KEY_ID, place)).decode()
     except InvalidTag as error:
         raise SealBroken from error
 

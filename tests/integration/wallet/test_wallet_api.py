@@ -4,10 +4,11 @@ import asyncio
 import re
 from typing import Any
 
+import asyncpg
 import pytest
 
 from mailrail.accounts.model import Scope
-from mailrail.db.pool import Pool, transaction
+from mailrail.db.pool import Pool, in_the_name_of, transaction
 from mailrail.ids import Kind
 from mailrail.wallet import service as wallet
 from tests.support.api import FUNDS_MICROS, Answer, Api, Tenant
@@ -180,8 +181,6 @@ async def test_a_refund_gives_back_what_was_captured_and_no_more(tenant: Tenant,
 
 
 async def test_an_operator_acts_for_another_only_within_the_call(tenant: Tenant, api_pool: Pool) -> None:
-    from mailrail.db.pool import in_the_name_of
-
     async with transaction(api_pool, tenant.account_id) as conn:
         async with in_the_name_of(conn, tenant.account_id + 1):
             assert await conn.fetchval("SELECT count(*) FROM api_keys WHERE account_id = $1", tenant.account_id) == 0
@@ -247,8 +246,6 @@ async def test_concurrent_sends_do_not_pass_the_cap_together(api: Api, tenant: T
 
 
 async def test_the_database_refuses_holds_beyond_the_cap_whoever_writes_them(tenant: Tenant) -> None:
-    import asyncpg
-
     await tenant.patch("/api/v1/wallet", {"monthlyCapMicros": 1_000})
     insert = """INSERT INTO holds (account_id, stream_id, price_micros, recipients, amount_micros)
                 SELECT $1, n, 500, 1, 500 FROM generate_series(1, $2::integer) n"""
