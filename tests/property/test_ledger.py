@@ -262,7 +262,7 @@ class LedgerMachine(RuleBasedStateMachine):
 def test_the_wallet_is_its_model(database: Database) -> None:
     LedgerMachine.url = database.worker_url
     is_slow = hypothesis.settings.default is not None and hypothesis.settings.default.max_examples > 100
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         LedgerMachine,
         settings=hypothesis.settings(
             max_examples=RUNS_SLOW if is_slow else RUNS,
