@@ -12,7 +12,7 @@ GIVEN_SCOPES = tuple(str(scope) for scope in Scope if scope is not Scope.OPERATO
 def read_key(fields: Fields) -> KeyDraft:
     """`name`, `scopes` (those of the maker where they are not given) and `test`."""
     name = fields.required_text("name", NAME_MAX_CHARS)
-    words = fields.words("scopes", GIVEN_SCOPES)
+    words = fields.choices("scopes", GIVEN_SCOPES)
     if words == []:
         fields.error(
             "scopes", "field_empty", "scopes must name at least one scope; without the field it has all of yours."

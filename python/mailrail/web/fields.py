@@ -97,7 +97,7 @@ class Fields:
             self.error(name, "value_unknown", f"{self._name(name)} must be one of {', '.join(words)}.")
         return value
 
-    def words(self, name: str, words: Collection[str]) -> list[str] | None:
+    def choices(self, name: str, words: Collection[str]) -> list[str] | None:
         """A list of some of the words, doubles dropped."""
         items = self._items(name, len(words))
         if items is None:

@@ -33,7 +33,7 @@ def read_changes(fields: Fields) -> dict[str, Any]:
 
 
 def _read_events(fields: Fields, *, required: bool) -> list[str] | None:
-    events = fields.words("events", EVENT_WORDS)
+    events = fields.choices("events", EVENT_WORDS)
     if required and not fields.has("events"):
         fields.error("events", "field_missing", "events is required: the words of what you want to hear of, or *.")
     elif events == []:

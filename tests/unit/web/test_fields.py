@@ -169,8 +169,8 @@ def test_null_is_told_from_what_is_not_given() -> None:
 
 def test_words_come_from_a_closed_list() -> None:
     fields = Fields({"a": ["x", "x", "y"], "b": ["x", "", 5, "z"], "c": "x", "d": ["x"] * 9})
-    assert fields.words("a", ("x", "y", "w")) == ["x", "y"]
-    assert fields.words("missing", ("x",)) is None
+    assert fields.choices("a", ("x", "y", "w")) == ["x", "y"]
+    assert fields.choices("missing", ("x",)) is None
     for name in "bcd":
-        fields.words(name, ("x", "y", "w", "v"))
+        fields.choices(name, ("x", "y", "w", "v"))
     assert set(errors_of(fields)) == {"b[1]", "b[2]", "b[3]", "c", "d"}
