@@ -112,6 +112,9 @@ def add_operator(commands: Commands) -> None:
     create.add_argument("--name", default="operator")
     create.add_argument("--scopes", default="full", metavar="A,B", help="what the key may do (default full)")
     create.add_argument("--test", action="store_true", help="a key whose mail never reaches SES")
+    create.add_argument(
+        "--operator", action="store_true", help="it may also do what operators alone may, such as adding money"
+    )
     add(keys, "list", operator("list_keys"), "list an account's keys").add_argument("account", help="id or name")
     add(keys, "revoke", operator("revoke_key"), "end a key").add_argument("key", help="id of the key")
 

@@ -16,6 +16,7 @@ from sanic.http.constants import HTTP
 from sanic.response import BaseHTTPResponse, HTTPResponse, html
 
 from mailrail._core import Codec
+from mailrail.accounts import routes as accounts
 from mailrail.accounts.model import Scope
 from mailrail.bus.kafka import KafkaBus
 from mailrail.bus.parking import Parking
@@ -40,6 +41,7 @@ from mailrail.ses.control import ControlError
 from mailrail.ses.limiter import Limiter
 from mailrail.ses.sender import follow_keys, make_sender, take_keys
 from mailrail.tracking.routes import Tracking
+from mailrail.wallet import routes as wallet
 from mailrail.web.admission import BODY_MAX_BYTES, AdmittedRequest, admit
 from mailrail.web.answers import answer
 from mailrail.web.auth import PUBLIC, Access, check_declared
@@ -47,6 +49,7 @@ from mailrail.web.context import App, Context, Handler, Request
 from mailrail.web.errors import answer_error, reference_page, route_of
 from mailrail.web.idempotency import keeping_answers
 from mailrail.web.protocol import Protocol
+from mailrail.webhooks import routes as webhooks
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +92,7 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("GET", "/api/v1/emails/<email_id>", Scope.EMAILS_READ, emails.get),
         Route("POST", "/api/v1/emails/<email_id>/cancel", Scope.EMAILS_SEND, emails.cancel),
         Route("GET", "/api/v1/stats", Scope.STATS_READ, campaigns.stats),
+        *office("/api/v1"),
         # The dialect /v1/mail.
         Route("POST", "/v1/mail/contacts", Scope.CONTACTS_WRITE, mail_contacts.create),
         Route("GET", "/v1/mail/contacts", Scope.CONTACTS_READ, mail_contacts.page),
@@ -97,6 +101,8 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("POST", "/v1/mail/campaigns/<campaign_id>/send", Scope.CAMPAIGNS_SEND, mail_campaigns.send),
         Route("GET", "/v1/mail/campaigns/<campaign_id>/stats", Scope.CAMPAIGNS_READ, mail_campaigns.stats),
         *campaign_control("/v1/mail/campaigns/<campaign_id>"),
+        Route("GET", "/v1/mail/stats", Scope.STATS_READ, campaigns.stats),
+        *office("/v1/mail"),
         # Readers of mail, whose token is their key.
         Route("GET HEAD", "/o/<token>", PUBLIC, tracking.open),
         Route("GET HEAD", "/c/<token>/<link>", PUBLIC, tracking.click),
@@ -120,6 +126,32 @@ def campaign_control(path: str) -> tuple[Route, ...]:
         Route("POST", f"{path}/cancel", Scope.CAMPAIGNS_SEND, campaigns.cancel),
         Route("POST", f"{path}/retry", Scope.CAMPAIGNS_SEND, campaigns.retry),
         Route("GET", f"{path}/recipients", Scope.CAMPAIGNS_READ, campaigns.page_recipients),
+    )
+
+
+def office(path: str) -> tuple[Route, ...]:
+    """The account, its keys, money and webhook endpoints: the same in both dialects."""
+    return (
+        Route("GET", f"{path}/account", Scope.ACCOUNT_READ, accounts.get),
+        Route("PATCH", f"{path}/account", Scope.ACCOUNT_WRITE, domains.change_account),
+        Route("GET", f"{path}/keys", Scope.KEYS_READ, accounts.page_keys),
+        Route("POST", f"{path}/keys", Scope.KEYS_WRITE, accounts.create_key),
+        Route("DELETE", f"{path}/keys/<key_id>", Scope.KEYS_WRITE, accounts.revoke_key),
+        Route("GET", f"{path}/wallet", Scope.WALLET_READ, wallet.get),
+        Route("PATCH", f"{path}/wallet", Scope.ACCOUNT_WRITE, wallet.change),
+        Route("GET", f"{path}/wallet/transactions", Scope.WALLET_READ, wallet.page_transfers),
+        Route("GET", f"{path}/wallet/holds", Scope.WALLET_READ, wallet.page_holds),
+        Route("GET", f"{path}/wallet/holds/<hold_id>", Scope.WALLET_READ, wallet.get_hold),
+        Route("POST", f"{path}/wallet/deposit", Scope.OPERATOR, wallet.deposit),
+        Route("POST", f"{path}/wallet/refund", Scope.OPERATOR, wallet.refund),
+        Route("GET", f"{path}/pricing", Scope.WALLET_READ, wallet.show_pricing),
+        Route("GET", f"{path}/webhooks", Scope.WEBHOOKS_READ, webhooks.page),
+        Route("POST", f"{path}/webhooks", Scope.WEBHOOKS_WRITE, webhooks.create),
+        Route("GET", f"{path}/webhooks/<webhook_id>", Scope.WEBHOOKS_READ, webhooks.get),
+        Route("PATCH", f"{path}/webhooks/<webhook_id>", Scope.WEBHOOKS_WRITE, webhooks.change),
+        Route("DELETE", f"{path}/webhooks/<webhook_id>", Scope.WEBHOOKS_WRITE, webhooks.delete),
+        Route("GET", f"{path}/webhooks/<webhook_id>/secret", Scope.WEBHOOKS_WRITE, webhooks.show_secret),
+        Route("POST", f"{path}/webhooks/<webhook_id>/rotate-secret", Scope.WEBHOOKS_WRITE, webhooks.rotate_secret),
     )
 
 

@@ -17,9 +17,8 @@ from mailrail.emails.accepted_log import opened_log
 from mailrail.errors import ConfigError
 from mailrail.ids import Ids, Kind
 from mailrail.ops import guard
-from mailrail.up.summary import dollars
 from mailrail.wallet import service as wallet
-from mailrail.wallet.model import MICROS_PER_USD
+from mailrail.wallet.model import MICROS_PER_USD, dollars
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +94,8 @@ async def create_key(office: Office, arguments: argparse.Namespace) -> str:
     """The key's text; nobody can print it again."""
     account = await find_account(office, arguments.account)
     scopes = read_scopes(arguments.scopes)
+    if arguments.operator and Scope.OPERATOR not in scopes:
+        scopes.append(Scope.OPERATOR)
     _, text = await accounts.create_key(office.conn, account.id, arguments.name, scopes, is_test=arguments.test)
     return text
 

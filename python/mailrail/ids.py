@@ -22,6 +22,8 @@ class Kind(StrEnum):
     CAMPAIGN = "cmp"
     DOMAIN = "dom"
     HOLD = "hold"
+    TRANSFER = "txn"
+    WEBHOOK = "whk"
     EMAIL = "eml"
 
 

@@ -54,6 +54,8 @@ def test_accounts_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert "active" in listed
     assert "contacts:read,contacts:write  site" in listed
     assert text not in listed
+    run(capsys, "key", "create", "Acme", "--name", "office", "--operator")
+    assert "full,operator  office" in run(capsys, "key", "list", "Acme")
     assert "(site)" in run(capsys, "key", "revoke", listed.split()[0])
     assert "revoked" in run(capsys, "key", "list", "Acme")
 

@@ -100,6 +100,14 @@ class Tenant:
         """GET with the key."""
         return await self.api.call("GET", path, self.key)
 
+    async def patch(self, path: str, body: Any) -> Answer:
+        """PATCH with the key."""
+        return await self.api.call("PATCH", path, self.key, json=body)
+
+    async def delete(self, path: str) -> Answer:
+        """DELETE with the key."""
+        return await self.api.call("DELETE", path, self.key)
+
     async def post(self, path: str, body: Any = None) -> Answer:
         """POST with the key; None sends no body."""
         return await self.api.call("POST", path, self.key, **({} if body is None else {"json": body}))

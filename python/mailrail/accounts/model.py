@@ -95,11 +95,21 @@ class ApiKey:
     scopes: list[str]
     created_at: datetime
     revoked_at: datetime | None
+    last_used_at: datetime | None
 
     @property
     def is_test(self) -> bool:
         """Whether mail of this key never reaches SES."""
         return self.prefix.startswith(TEST_PREFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDraft:
+    """A key to be made; without `scopes` it may do what its maker may."""
+
+    name: str
+    scopes: list[Scope] | None
+    is_test: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +142,25 @@ class KeyNotFound(MailrailError):
     """There is no such key."""
 
     code = "key_not_found"
+
+
+class KeyInUse(MailrailError):
+    """This request came with that very key. Revoke it with another key, or with `?self=true`."""
+
+    code = "key_in_use"
+
+
+class KeyLimitReached(MailrailError):
+    """The account has as many keys as it may. Revoke one that is not needed."""
+
+    code = "key_limit_reached"
+
+
+class ScopeTooWide(MailrailError):
+    """A key makes only keys that may do no more than itself."""
+
+    code = "scope_too_wide"
+    param = "scopes"
 
 
 class KeyMissing(MailrailError):

@@ -8,10 +8,14 @@ from mailrail.accounts.model import (
     Account,
     ApiKey,
     Caller,
+    KeyDraft,
+    KeyInUse,
     KeyInvalid,
+    KeyLimitReached,
     Plan,
     Scope,
     ScopeMissing,
+    ScopeTooWide,
 )
 from mailrail.addresses import parse_address
 from mailrail.db.pool import Connection, Pool, transaction
@@ -19,6 +23,7 @@ from mailrail.db.pool import Connection, Pool, transaction
 PRICE_MICROS_DEFAULT = 300
 # What cannot be tried without being done: campaigns go to SES, and money is money.
 LIVE_ONLY = frozenset((Scope.CAMPAIGNS_SEND, Scope.OPERATOR))
+ACTIVE_KEYS_MAX = 100
 SETTINGS = frozenset(
     (
         "name",
@@ -80,9 +85,62 @@ async def keys(conn: Connection, account_id: int) -> list[ApiKey]:
     return await store.read_keys(conn, account_id)
 
 
+async def page_keys(
+    conn: Connection, account_id: int, limit: int, offset: int = 0, after_id: int | None = None
+) -> list[ApiKey]:
+    """The account's keys, revoked ones included, newest first."""
+    return await store.read_key_page(conn, account_id, limit, offset, after_id)
+
+
+async def count_keys(conn: Connection, account_id: int) -> int:
+    """How many keys the account has, revoked ones included."""
+    return await store.count_keys(conn, account_id)
+
+
+async def make_key(conn: Connection, caller: Caller, draft: KeyDraft) -> tuple[ApiKey, str]:
+    """A key that is made by another: as `create_key`, and it may never do more than its maker.
+
+    Raises ScopeTooWide, KeyLimitReached.
+    """
+    scopes = given_scopes(caller, draft)
+    await lock_account(conn, caller.account.id)
+    if await store.count_keys(conn, caller.account.id, active=True) >= ACTIVE_KEYS_MAX:
+        raise KeyLimitReached(
+            f"The account has {ACTIVE_KEYS_MAX} keys, as many as it may. Revoke one that is not needed."
+        )
+    return await create_key(conn, caller.account.id, draft.name, scopes, is_test=draft.is_test)
+
+
+def given_scopes(caller: Caller, draft: KeyDraft) -> list[Scope]:
+    """What the new key may do. OPERATOR is never passed on. Raises ScopeTooWide."""
+    own = {scope for scope in Scope if scope in caller.scopes and scope is not Scope.OPERATOR}
+    if caller.is_test and not draft.is_test:
+        raise ScopeTooWide("A test key makes test keys only: set `test` to true.")
+    if draft.scopes is None:
+        return [scope for scope in Scope if scope in own]
+    if beyond := [] if Scope.FULL in own else [scope for scope in draft.scopes if scope not in own]:
+        raise ScopeTooWide(f"This key may not give away what it may not do itself: {', '.join(beyond)}.")
+    return draft.scopes
+
+
+async def lock_account(conn: Connection, account_id: int) -> None:
+    """For limits on how many of something an account has: until the transaction ends, no other counts under this lock."""
+    await store.lock_account(conn, account_id)
+
+
 async def revoke_key(conn: Connection, key_id: int) -> ApiKey:
-    """Effective within `auth.TRUST_S`; at once in a process that forgets it then. Raises KeyNotFound."""
-    return await store.revoke_key(conn, key_id)
+    """For operators: the key of whichever account. Effective within `auth.TRUST_S`, at once in a process that forgets it then.
+
+    Raises KeyNotFound.
+    """
+    return await store.revoke_key(conn, key_id, None)
+
+
+async def revoke_own_key(conn: Connection, caller: Caller, key_id: int, *, even_itself: bool) -> ApiKey:
+    """Ends a key of the caller's account. Raises KeyNotFound, and KeyInUse for the key that the caller came with."""
+    if key_id == caller.key_id and not even_itself:
+        raise KeyInUse
+    return await store.revoke_key(conn, key_id, caller.account.id)
 
 
 async def authenticate(pool: Pool, proven: ProvenKeys, text: str) -> Caller:
@@ -103,6 +161,7 @@ async def authenticate(pool: Pool, proven: ProvenKeys, text: str) -> Caller:
         raise KeyInvalid
     async with transaction(pool, found.account_id) as conn:
         account = await store.read_account(conn, found.account_id)
+        await store.note_use(conn, found.account_id, found.id)
     caller = Caller(account, found.id, found.scopes, auth.is_test(text))
     proven.keep(key_hash, caller, looked_up_at)
     return caller

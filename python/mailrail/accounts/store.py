@@ -8,7 +8,7 @@ from mailrail.db.pool import Connection, fetch_one
 
 _ACCOUNT_COLUMNS = """id, name, plan, price_micros, sender_name, sender_email, postal_address, track_opens, track_clicks,
 unknown_policy, created_at"""
-_KEY_COLUMNS = "id, account_id, name, prefix, scopes, created_at, revoked_at"
+_KEY_COLUMNS = "id, account_id, name, prefix, scopes, created_at, revoked_at, last_used_at"
 
 
 def _account(row: Any) -> Account:
@@ -89,11 +89,55 @@ async def read_keys(conn: Connection, account_id: int) -> list[ApiKey]:
     return [ApiKey(**row) for row in rows]
 
 
-async def revoke_key(conn: Connection, key_id: int) -> ApiKey:
-    """From now on the key opens nothing; a key revoked before keeps its time. Raises KeyNotFound."""
+async def read_key_page(
+    conn: Connection, account_id: int, limit: int, offset: int, after_id: int | None
+) -> list[ApiKey]:
+    """The account's keys, revoked ones included, newest first."""
+    rows = await conn.fetch(
+        f"""SELECT {_KEY_COLUMNS} FROM api_keys WHERE account_id = $1 AND ($2::bigint IS NULL OR id < $2)
+            ORDER BY id DESC LIMIT $3 OFFSET $4""",
+        account_id,
+        after_id,
+        limit,
+        offset,
+    )
+    return [ApiKey(**row) for row in rows]
+
+
+async def count_keys(conn: Connection, account_id: int, *, active: bool = False) -> int:
+    """How many keys the account has; with `active` those that are not revoked."""
+    total: int = await conn.fetchval(
+        "SELECT count(*) FROM api_keys WHERE account_id = $1 AND (NOT $2 OR revoked_at IS NULL)", account_id, active
+    )
+    return total
+
+
+async def lock_account(conn: Connection, account_id: int) -> None:
+    """Until the transaction ends, nobody else adds what is counted under this lock."""
+    await conn.execute("SELECT FROM accounts WHERE id = $1 FOR NO KEY UPDATE", account_id)
+
+
+async def revoke_key(conn: Connection, key_id: int, account_id: int | None) -> ApiKey:
+    """From now on the key opens nothing; a key revoked before keeps its time. None is any account. Raises KeyNotFound."""
     row = await conn.fetchrow(
-        f"UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1 RETURNING {_KEY_COLUMNS}", key_id
+        f"""UPDATE api_keys SET revoked_at = coalesce(revoked_at, now())
+            WHERE id = $1 AND ($2::bigint IS NULL OR account_id = $2) RETURNING {_KEY_COLUMNS}""",
+        key_id,
+        account_id,
     )
     if row is None:
         raise KeyNotFound
     return ApiKey(**row)
+
+
+async def note_use(conn: Connection, account_id: int, key_id: int) -> None:
+    """Notes that the key was used, at most once a minute; who finds another noting it does not wait."""
+    await conn.execute(
+        """UPDATE api_keys k SET last_used_at = now() FROM (
+             SELECT id FROM api_keys WHERE id = $1 AND account_id = $2
+               AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
+             FOR NO KEY UPDATE SKIP LOCKED) stale
+           WHERE k.id = stale.id""",
+        key_id,
+        account_id,
+    )

@@ -47,12 +47,6 @@ class ScheduleInvalid(MailrailError):
     param = "scheduledAt"
 
 
-class SendingHeld(MailrailError):
-    """Nothing is sent at the moment, because the database may not know all that was sent; the operator has to look."""
-
-    code = "sending_held"
-
-
 class NothingToRetry(MailrailError):
     """No recipient of this campaign can be tried again."""
 
@@ -281,7 +275,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """An account's campaigns by state, and its mail since the first of the month (UTC)."""
+    """An account's campaigns by state, and its mail of every kind since the first of the month (UTC)."""
 
     total: int
     sending: int

@@ -8,9 +8,10 @@ import logging
 
 from mailrail.accounts import service as accounts
 from mailrail.campaigns import service, store
-from mailrail.campaigns.model import Campaign, SendingHeld, Status
+from mailrail.campaigns.model import Campaign, Status
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool, transaction
+from mailrail.emails.model import SendingHeld
 from mailrail.errors import MailrailError
 from mailrail.wallet.model import WalletFrozen
 

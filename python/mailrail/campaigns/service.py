@@ -19,7 +19,6 @@ from mailrail.campaigns.model import (
     Progress,
     Retry,
     ScheduleInvalid,
-    SendingHeld,
     Status,
     Step,
     TemplateInvalid,
@@ -31,7 +30,7 @@ from mailrail.config import Settings
 from mailrail.contacts import service as contacts
 from mailrail.db.pool import Connection
 from mailrail.domains import service as domains
-from mailrail.emails.model import State
+from mailrail.emails.model import SendingHeld, State
 from mailrail.wallet import service as wallet
 
 SAMPLE_ADDRESS = "somebody@example.com"

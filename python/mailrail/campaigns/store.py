@@ -213,7 +213,9 @@ async def read_progress(conn: Connection, account_id: int, stream_id: int, recip
 
 
 async def read_totals(conn: Connection, account_id: int) -> Totals:
-    """Counts over the account's campaigns; mail counts recipients that SES accepted since the month began."""
+    """Counts over the account's campaigns; mail, of whatever kind, counts the recipients that SES accepted of what was begun
+    since the first of the month (UTC), as each result batch adds them up in its shard.
+    """
     row = await fetch_one(
         conn,
         """SELECT count(*) AS total, count(*) FILTER (WHERE status IN ('queued', 'sending')) AS sending,
@@ -222,8 +224,8 @@ async def read_totals(conn: Connection, account_id: int) -> Totals:
         account_id,
     )
     emails: int = await conn.fetchval(
-        """SELECT coalesce(sum(s.accepted), 0) FROM campaigns c JOIN shards s USING (stream_id)
-           WHERE c.account_id = $1 AND c.sent_at >= date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'""",
+        """SELECT coalesce(sum(s.accepted), 0) FROM streams t JOIN shards s USING (stream_id)
+           WHERE t.account_id = $1 AND NOT t.is_test AND t.created_at >= date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'""",
         account_id,
     )
     return Totals(row["total"], row["sending"], row["completed"], emails)

@@ -1,17 +1,20 @@
-"""/api/v1/domains."""
+"""/api/v1/domains, and PATCH …/account."""
 
 from typing import Any
 
 from sanic.response import HTTPResponse
 
+from mailrail.accounts.form import read_changes
+from mailrail.accounts.routes import AccountAnswer, shown_account
 from mailrail.addresses import parse_domain
 from mailrail.domains import service
-from mailrail.domains.model import CheckedDomain, Domain
+from mailrail.domains.model import CheckedDomain, Domain, SenderNotVerified
 from mailrail.ids import Ids, Kind
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import Fields
+from mailrail.web.openapi import operation
 from mailrail.web.pages import page_answer, read_page
 from mailrail.web.values import shown_time, shown_time_or_none
 
@@ -62,3 +65,19 @@ def _shown(domain: Domain, ids: Ids) -> dict[str, Any]:
 def _shown_checked(checked: CheckedDomain, ids: Ids) -> dict[str, Any]:
     records = [{"type": record.type, "name": record.name, "value": record.value} for record in checked.records]
     return {**_shown(checked.domain, ids), "dnsRecords": records}
+
+
+# —— the account's settings; here because its default sender must be of a verified domain ——————————————————————————————
+
+
+@operation(answers={200: AccountAnswer}, reads=read_changes, raises=(SenderNotVerified,))
+async def change_account(request: Request) -> HTTPResponse:
+    """PATCH …/account: changes what is given; null clears `senderName`, `senderEmail` and `postalAddress`."""
+    ctx, account_id = request.app.ctx, request.ctx.account.id
+    fields = Fields(read_object(request))
+    changes = read_changes(fields)
+    fields.finish()
+    async with request.transaction() as conn:
+        changed = await service.change_account(conn, account_id, changes)
+    ctx.proven_keys.forget(account_id)
+    return answer(shown_account(changed, ctx.settings, ctx.ids))

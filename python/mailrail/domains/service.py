@@ -2,6 +2,7 @@
 
 import logging
 
+from mailrail.accounts import service as accounts
 from mailrail.accounts.model import Account
 from mailrail.addresses import domain_of
 from mailrail.config import Settings
@@ -73,6 +74,13 @@ async def default_sender(conn: Connection, account: Account) -> tuple[str | None
     if domain is None:
         raise NoDefaultSender
     return account.sender_name, f"hello@{domain}"
+
+
+async def change_account(conn: Connection, account_id: int, changes: dict[str, str | bool | None]) -> Account:
+    """Changes settings of the account, its default sender among them. Raises SenderNotVerified."""
+    if isinstance(address := changes.get("sender_email"), str):
+        await require_verified_sender(conn, account_id, address)
+    return await accounts.change(conn, account_id, **changes)
 
 
 def covering_domains(domain: str) -> list[str]:

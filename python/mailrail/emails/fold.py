@@ -11,6 +11,7 @@ from mailrail import failpoints
 from mailrail.db.pool import Connection, fetch_one
 from mailrail.emails.model import EXPIRY, EventKind, Outcome, ShardFold, ShardUnfoldable, State
 from mailrail.wallet import service as wallet
+from mailrail.wallet.model import Settlement
 
 # Between two folds of a shard, so that a stream of events does not rewrite it again and again.
 FOLD_INTERVAL_S = 2.0
@@ -284,10 +285,13 @@ async def _fold(conn: Connection, due: asyncpg.Record) -> ShardFold:
         await conn.execute(_NOTE_UNKNOWN, stream_id, shard, *span)
     await conn.execute(_COUNT_DUPLICATES, stream_id, shard, *span)
     failpoints.hit("fold.rewritten", stream_id=stream_id, shard=shard)
-    for row in settled:
-        # A recipient settles once per hold, so its number names this batch for ever.
-        key = f"{row['hold_id']}:{row['first_seq']}"
-        await wallet.settle(conn, account_id, row["hold_id"], row["captured"], row["released"], key)
+    # A recipient settles once per hold, so its number names this batch for ever.
+    batches = [
+        Settlement(row["hold_id"], row["captured"], row["released"], f"{row['hold_id']}:{row['first_seq']}")
+        for row in settled
+    ]
+    if batches:
+        await wallet.settle_all(conn, account_id, batches)
     failpoints.hit("fold.settled", stream_id=stream_id, shard=shard)
     open_count = counts["open"]
     return ShardFold(stream_id, shard, account_id, open_count, open_count == 0 and not due["was_closed"])

@@ -33,7 +33,7 @@ from mailrail.emails.fold import FOLD_INTERVAL_S
 from mailrail.emails.keys import Key
 from mailrail.emails.mail import Mail
 from mailrail.emails.mails import SHARD_SIZE, Answered, Placed
-from mailrail.emails.model import RETRYABLE, UNSENT, EventKind, LeasedShard, Outcome, Round
+from mailrail.emails.model import RETRYABLE, UNSENT, EventKind, LeasedShard, Outcome, Round, SendingHeld
 from mailrail.errors import IdempotencyKeyInUse, MailrailError
 from mailrail.ses.limiter import Limiter, NoTokens
 from mailrail.wallet import service as wallet
@@ -59,12 +59,6 @@ PLAYED = {
 }
 PLAYED_OTHERWISE = (EventKind.SEND, EventKind.DELIVERY)
 SIMULATED_DOMAIN = "simulator.amazonses.com"
-
-
-class SendingHeld(MailrailError):
-    """Sending is held on this installation because its database may be an old backup; its operator has to look first."""
-
-    code = "sending_held"
 
 
 @dataclass(frozen=True, slots=True)

@@ -273,6 +273,12 @@ class Round:
         return self.last_seq - self.first_seq + 1
 
 
+class SendingHeld(MailrailError):
+    """Nothing is sent at the moment, because the database may not know all that was sent; the operator has to look."""
+
+    code = "sending_held"
+
+
 class ShardUnfoldable(MailrailError):
     """The facts of a shard break a rule of the database, which a person has to look into."""
 

@@ -25,9 +25,9 @@ from mailrail.emails.mail import (
     state_after,
     status_of,
 )
-from mailrail.emails.mailroom import SendingHeld, Sent
+from mailrail.emails.mailroom import Sent
 from mailrail.emails.mails import SHARD_SIZE, MailFilter
-from mailrail.emails.model import EventKind, State
+from mailrail.emails.model import EventKind, SendingHeld, State
 from mailrail.emails.service import EVENT_WORDS, FoundMail, MailInvalid, ScheduleTooFar
 from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused
 from mailrail.ids import NO_ROW, Ids, Kind

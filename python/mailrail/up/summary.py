@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 
-from mailrail.wallet.model import MICROS_PER_USD
+from mailrail.wallet.model import dollars
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +74,3 @@ def describe(summary: Summary) -> str:
     captured   {dollars(summary.captured_micros):>12}
     released   {dollars(summary.released_micros):>12}
 """
-
-
-def dollars(micros: int) -> str:
-    """Micro-dollars, every digit that counts."""
-    sign = "-" if micros < 0 else ""
-    whole, rest = divmod(abs(micros), MICROS_PER_USD)
-    return f"{sign}${whole}.{f'{rest:06}'.rstrip('0').ljust(2, '0')}"

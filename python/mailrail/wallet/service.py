@@ -1,10 +1,28 @@
 """The verbs of money. Each runs in the caller's transaction and locks the wallet last."""
 
+from collections.abc import Sequence
+
 import asyncpg
 
 from mailrail.db.pool import Connection
 from mailrail.wallet import store
-from mailrail.wallet.model import FLOWS, Balance, Hold, InsufficientFunds, TransferKind, Violation, WalletFrozen
+from mailrail.wallet.model import (
+    FLOWS,
+    Balance,
+    Hold,
+    InsufficientFunds,
+    RefundTooLarge,
+    Settlement,
+    SpendCapReached,
+    Spending,
+    Transfer,
+    TransferFilter,
+    TransferKeyUsed,
+    TransferKind,
+    Violation,
+    Wallet,
+    WalletFrozen,
+)
 
 
 async def open_wallet(conn: Connection, account_id: int) -> None:
@@ -13,13 +31,23 @@ async def open_wallet(conn: Connection, account_id: int) -> None:
 
 
 async def deposit(conn: Connection, account_id: int, amount_micros: int, key: str) -> bool:
-    """Adds money; False where this `key` was deposited before."""
-    return await _transfer(conn, account_id, TransferKind.DEPOSIT, amount_micros, None, key)
+    """Adds money; False where this `key` was deposited before. Raises TransferKeyUsed where that was another amount."""
+    return await _transfer_named(conn, account_id, TransferKind.DEPOSIT, amount_micros, None, key)
+
+
+async def refund(conn: Connection, account_id: int, hold_id: int, amount_micros: int, key: str) -> bool:
+    """Gives back what was captured from a hold; False where this `key` was refunded before.
+
+    Raises HoldNotFound, RefundTooLarge, TransferKeyUsed.
+    """
+    await get_hold(conn, account_id, hold_id)
+    return await _transfer_named(conn, account_id, TransferKind.REFUND, amount_micros, hold_id, key)
 
 
 async def hold(conn: Connection, account_id: int, stream_id: int, price_micros: int, recipients: int) -> Hold:
-    """Sets `recipients` × `price_micros` aside for a send. Raises InsufficientFunds, WalletFrozen."""
+    """Sets `recipients` × `price_micros` aside for a send. Raises InsufficientFunds, SpendCapReached, WalletFrozen."""
     await refuse_while_frozen(conn, account_id)
+    await refuse_beyond_cap(conn, account_id, recipients * price_micros)
     taken = await store.insert_hold(conn, account_id, stream_id, price_micros, recipients)
     try:
         await _transfer(conn, account_id, TransferKind.HOLD, taken.amount_micros, taken.id, f"hold:{taken.id}")
@@ -36,6 +64,29 @@ async def refuse_while_frozen(conn: Connection, account_id: int) -> None:
         raise WalletFrozen
 
 
+async def refuse_beyond_cap(conn: Connection, account_id: int, needed_micros: int) -> None:
+    """Raises SpendCapReached where so much more would pass this month's cap."""
+    spending = await lock_spending(conn, account_id)
+    if spending.left_micros is not None and 0 < needed_micros > spending.left_micros:
+        assert spending.cap_micros is not None
+        raise SpendCapReached(spending.cap_micros, spending.spent_micros, needed_micros)
+
+
+async def lock_spending(conn: Connection, account_id: int) -> Spending:
+    """What this month cost so far. With a cap nobody else adds to it until the transaction ends: what is held within
+    `left_micros` never passes the cap.
+    """
+    cap_micros = await store.read_cap(conn, account_id)
+    if cap_micros is None:
+        return Spending(None, await store.read_spent(conn, account_id))
+    return Spending(cap_micros, await store.lock_spent(conn, account_id))
+
+
+async def set_cap(conn: Connection, account_id: int, cap_micros: int | None) -> None:
+    """What this and each further month may cost; None for no cap. What is held already stays."""
+    await store.update_cap(conn, account_id, cap_micros)
+
+
 async def settle(
     conn: Connection, account_id: int, hold_id: int, captured_recipients: int, released_recipients: int, key: str
 ) -> Hold:
@@ -43,9 +94,23 @@ async def settle(
 
     `key` names the batch; the caller guarantees that no recipient is in two batches (table settlements).
     """
-    booked = await store.add_to_hold(conn, hold_id, captured_recipients, released_recipients)
-    for kind, recipients in ((TransferKind.CAPTURE, captured_recipients), (TransferKind.RELEASE, released_recipients)):
-        await _transfer(conn, account_id, kind, recipients * booked.price_micros, hold_id, f"{kind}:{key}")
+    batch = Settlement(hold_id, captured_recipients, released_recipients, key)
+    return (await settle_all(conn, account_id, [batch]))[0]
+
+
+async def settle_all(conn: Connection, account_id: int, batches: Sequence[Settlement]) -> list[Hold]:
+    """Books batches of several holds of the account, each hold once; returns the holds in the order of their ids.
+
+    Whoever moves money locks holds, then the month's spending, then the wallet's rows, each in the order of their ids:
+    so all holds come first, and releases (available, held) before captures (held, revenue).
+    """
+    booked = await store.add_to_holds(conn, batches)
+    prices = {one.id: one.price_micros for one in booked}
+    for kind in (TransferKind.RELEASE, TransferKind.CAPTURE):
+        for batch in batches:
+            recipients = batch.captured_recipients if kind is TransferKind.CAPTURE else batch.released_recipients
+            amount_micros = recipients * prices[batch.hold_id]
+            await _transfer(conn, account_id, kind, amount_micros, batch.hold_id, f"{kind}:{batch.key}")
     return booked
 
 
@@ -57,6 +122,51 @@ async def get_hold(conn: Connection, account_id: int, hold_id: int) -> Hold:
 async def balance(conn: Connection, account_id: int) -> Balance:
     """What can be spent and what is set aside."""
     return await store.read_balance(conn, account_id)
+
+
+async def get(conn: Connection, account_id: int) -> Wallet:
+    """The wallet at a glance."""
+    spending = Spending(await store.read_cap(conn, account_id), await store.read_spent(conn, account_id))
+    return Wallet(await balance(conn, account_id), spending, await store.is_frozen(conn, account_id))
+
+
+async def holds(
+    conn: Connection,
+    account_id: int,
+    is_open: bool | None,
+    limit: int,
+    offset: int = 0,
+    after_id: int | None = None,
+) -> list[Hold]:
+    """Newest first; `is_open` chooses those that are settled or not."""
+    return await store.read_holds(conn, account_id, is_open, limit, offset, after_id)
+
+
+async def count_holds(conn: Connection, account_id: int, is_open: bool | None) -> int:
+    """How many there are, counted up to TOTAL_CAP + 1."""
+    return await store.count_holds(conn, account_id, is_open)
+
+
+async def transfers(
+    conn: Connection,
+    account_id: int,
+    wanted: TransferFilter,
+    limit: int,
+    offset: int = 0,
+    after_id: int | None = None,
+) -> list[Transfer]:
+    """Newest first."""
+    return await store.read_transfers(conn, account_id, wanted, limit, offset, after_id)
+
+
+async def count_transfers(conn: Connection, account_id: int, wanted: TransferFilter) -> int:
+    """How many there are, counted up to TOTAL_CAP + 1."""
+    return await store.count_transfers(conn, account_id, wanted)
+
+
+async def find_transfer(conn: Connection, account_id: int, key: str) -> Transfer:
+    """The transfer of this key, which there must be."""
+    return await store.read_transfer(conn, account_id, key)
 
 
 async def audit(conn: Connection) -> list[str]:
@@ -71,6 +181,18 @@ async def audit_and_freeze(conn: Connection) -> list[Violation]:
     return found
 
 
+async def _transfer_named(
+    conn: Connection, account_id: int, kind: TransferKind, amount_micros: int, hold_id: int | None, key: str
+) -> bool:
+    """A transfer whose key somebody else chose."""
+    if await _transfer(conn, account_id, kind, amount_micros, hold_id, key):
+        return True
+    known = await store.read_transfer(conn, account_id, key)
+    if (known.kind, known.amount_micros, known.hold_id) != (kind, amount_micros, hold_id):
+        raise TransferKeyUsed
+    return False
+
+
 async def _transfer(
     conn: Connection, account_id: int, kind: TransferKind, amount_micros: int, hold_id: int | None, key: str
 ) -> bool:
@@ -79,6 +201,8 @@ async def _transfer(
     transfer_id = await store.insert_transfer(conn, account_id, kind, amount_micros, hold_id, key)
     if transfer_id is None:
         return False
+    if kind is TransferKind.REFUND and not await store.add_refund(conn, account_id, hold_id, amount_micros):
+        raise RefundTooLarge
     source, target = FLOWS[kind]
     await store.post(conn, transfer_id, account_id, source, target, amount_micros)
     return True

@@ -4,10 +4,32 @@ from collections.abc import Sequence
 from typing import Any
 
 from mailrail.db.pool import Connection, fetch_one
-from mailrail.wallet.model import Balance, Hold, HoldNotFound, Violation
+from mailrail.wallet.model import (
+    TOTAL_CAP,
+    Balance,
+    Hold,
+    HoldNotFound,
+    Settlement,
+    Transfer,
+    TransferFilter,
+    TransferKind,
+    Violation,
+)
 
 _HOLD_COLUMNS = """id, account_id, stream_id, price_micros, recipients, amount_micros, captured_micros, released_micros,
-created_at, closed_at"""
+refunded_micros, created_at, closed_at"""
+# Of a hold with its campaign. Transactional mail has none.
+_HOLDS = """
+SELECT h.id, h.account_id, h.stream_id, h.price_micros, h.recipients, h.amount_micros, h.captured_micros,
+  h.released_micros, h.refunded_micros, h.created_at, h.closed_at, s.campaign_id
+FROM holds h LEFT JOIN streams s ON s.stream_id = h.stream_id
+"""
+_TRANSFERS = """
+SELECT t.id, t.account_id, t.kind, t.amount_micros, t.hold_id, t.created_at, s.campaign_id
+FROM transfers t LEFT JOIN holds h ON h.id = t.hold_id LEFT JOIN streams s ON s.stream_id = h.stream_id
+"""
+_TRANSFER_FILTER = """t.account_id = $1 AND ($2::text IS NULL OR t.kind = $2)
+AND ($3::timestamptz IS NULL OR t.created_at >= $3) AND ($4::timestamptz IS NULL OR t.created_at < $4)"""
 
 
 async def insert_ledger_accounts(conn: Connection, account_id: int, kinds: Sequence[str]) -> None:
@@ -84,29 +106,154 @@ async def insert_hold(conn: Connection, account_id: int, stream_id: int, price_m
 
 async def read_hold(conn: Connection, account_id: int, hold_id: int) -> Hold:
     """Raises HoldNotFound."""
-    row = await conn.fetchrow(
-        f"SELECT {_HOLD_COLUMNS} FROM holds WHERE id = $1 AND account_id = $2", hold_id, account_id
-    )
+    row = await conn.fetchrow(f"{_HOLDS} WHERE h.id = $1 AND h.account_id = $2", hold_id, account_id)
     if row is None:
         raise HoldNotFound
     return Hold(**row)
 
 
-async def add_to_hold(conn: Connection, hold_id: int, captured_recipients: int, released_recipients: int) -> Hold:
-    """Books settled recipients into the hold and closes it with the last one."""
-    row = await fetch_one(
-        conn,
-        f"""UPDATE holds SET captured_micros = captured_micros + $2 * price_micros,
-              released_micros = released_micros + $3 * price_micros,
-              closed_at = CASE WHEN captured_micros + released_micros + ($2 + $3) * price_micros = amount_micros
-                          THEN coalesce(closed_at, now()) END
-            WHERE id = $1 RETURNING {_HOLD_COLUMNS}""",
-        hold_id,
-        captured_recipients,
-        released_recipients,
+async def read_holds(
+    conn: Connection, account_id: int, is_open: bool | None, limit: int, offset: int, after_id: int | None
+) -> list[Hold]:
+    """Newest first."""
+    rows = await conn.fetch(
+        f"""{_HOLDS} WHERE h.account_id = $1 AND ($2::boolean IS NULL OR (h.closed_at IS NULL) = $2)
+            AND ($3::bigint IS NULL OR h.id < $3) ORDER BY h.id DESC LIMIT $4 OFFSET $5""",
+        account_id,
+        is_open,
+        after_id,
+        limit,
+        offset,
     )
-    return Hold(**row)
+    return [Hold(**row) for row in rows]
 
+
+async def count_holds(conn: Connection, account_id: int, is_open: bool | None) -> int:
+    """Counted up to TOTAL_CAP + 1: an account may have as many as single mails."""
+    total: int = await conn.fetchval(
+        """SELECT count(*) FROM (SELECT FROM holds WHERE account_id = $1
+             AND ($2::boolean IS NULL OR (closed_at IS NULL) = $2) LIMIT $3) AS found""",
+        account_id,
+        is_open,
+        TOTAL_CAP + 1,
+    )
+    return total
+
+
+async def add_to_holds(conn: Connection, batches: Sequence[Settlement]) -> list[Hold]:
+    """Books settled recipients into their holds and closes each with its last one; in the order of their ids."""
+    hold_ids = [batch.hold_id for batch in batches]
+    # All of them before anything else is locked, and in their order: an UPDATE takes them as it finds them.
+    await conn.execute("SELECT FROM holds WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE", hold_ids)
+    rows = await conn.fetch(
+        f"""UPDATE holds h SET captured_micros = captured_micros + b.captured * price_micros,
+              released_micros = released_micros + b.released * price_micros,
+              closed_at = CASE WHEN captured_micros + released_micros + (b.captured + b.released) * price_micros = amount_micros
+                          THEN coalesce(closed_at, now()) END
+            FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS b(hold_id, captured, released)
+            WHERE h.id = b.hold_id RETURNING {_HOLD_COLUMNS}""",
+        hold_ids,
+        [batch.captured_recipients for batch in batches],
+        [batch.released_recipients for batch in batches],
+    )
+    return sorted((Hold(**row) for row in rows), key=lambda hold: hold.id)
+
+
+async def add_refund(conn: Connection, account_id: int, hold_id: int | None, amount_micros: int) -> bool:
+    """False where less was captured than would be refunded."""
+    row = await conn.fetchrow(
+        """UPDATE holds SET refunded_micros = refunded_micros + $3
+           WHERE id = $1 AND account_id = $2 AND refunded_micros + $3 <= captured_micros RETURNING id""",
+        hold_id,
+        account_id,
+        amount_micros,
+    )
+    return row is not None
+
+
+# —— transfers as their owner sees them ————————————————————————————————————————————————————————————————————————————————
+
+
+def _transfer(row: Any) -> Transfer:
+    return Transfer(**{**row, "kind": TransferKind(row["kind"])})
+
+
+async def read_transfer(conn: Connection, account_id: int, key: str) -> Transfer:
+    """The transfer of this key, which there must be."""
+    return _transfer(await fetch_one(conn, f"{_TRANSFERS} WHERE t.account_id = $1 AND t.key = $2", account_id, key))
+
+
+async def read_transfers(
+    conn: Connection, account_id: int, wanted: TransferFilter, limit: int, offset: int, after_id: int | None
+) -> list[Transfer]:
+    """Newest first."""
+    rows = await conn.fetch(
+        f"""{_TRANSFERS} WHERE {_TRANSFER_FILTER} AND ($5::bigint IS NULL OR t.id < $5)
+            ORDER BY t.id DESC LIMIT $6 OFFSET $7""",
+        account_id,
+        wanted.kind,
+        wanted.since,
+        wanted.until,
+        after_id,
+        limit,
+        offset,
+    )
+    return [_transfer(row) for row in rows]
+
+
+async def count_transfers(conn: Connection, account_id: int, wanted: TransferFilter) -> int:
+    """Counted up to TOTAL_CAP + 1: each settled batch is one."""
+    total: int = await conn.fetchval(
+        f"SELECT count(*) FROM (SELECT FROM transfers t WHERE {_TRANSFER_FILTER} LIMIT $5) AS found",
+        account_id,
+        wanted.kind,
+        wanted.since,
+        wanted.until,
+        TOTAL_CAP + 1,
+    )
+    return total
+
+
+# —— what a month may cost —————————————————————————————————————————————————————————————————————————————————————————————
+
+
+async def read_cap(conn: Connection, account_id: int) -> int | None:
+    """Micro-dollars a month; None without a cap."""
+    cap_micros: int | None = await conn.fetchval(
+        "SELECT monthly_cap_micros FROM ledger_accounts WHERE account_id = $1 AND kind = 'available'", account_id
+    )
+    return cap_micros
+
+
+async def update_cap(conn: Connection, account_id: int, cap_micros: int | None) -> None:
+    """None for no cap."""
+    await conn.execute(
+        "UPDATE ledger_accounts SET monthly_cap_micros = $2 WHERE account_id = $1 AND kind = 'available'",
+        account_id,
+        cap_micros,
+    )
+
+
+async def read_spent(conn: Connection, account_id: int) -> int:
+    """What the holds of this month cost so far; the triggers on holds keep it."""
+    spent_micros: int | None = await conn.fetchval(
+        "SELECT spent_micros FROM spending WHERE account_id = $1 AND month = month_of(now())", account_id
+    )
+    return spent_micros or 0
+
+
+async def lock_spent(conn: Connection, account_id: int) -> int:
+    """The same, and no other transaction adds to it until this one ends."""
+    # A first hold of the month must find a row to lock, too.
+    spent_micros: int = await conn.fetchval(
+        """INSERT INTO spending AS s (account_id, month) VALUES ($1, month_of(now()))
+           ON CONFLICT (account_id, month) DO UPDATE SET spent_micros = s.spent_micros RETURNING spent_micros""",
+        account_id,
+    )
+    return spent_micros
+
+
+# —— the audit —————————————————————————————————————————————————————————————————————————————————————————————————————————
 
 # A ledger of many million settlements takes minutes to read, longer than statements of a pool usually may.
 AUDIT_TIMEOUT_S = 1800.0
@@ -136,6 +283,16 @@ SELECT 'hold differs from its settlements', h.id, h.account_id FROM holds h LEFT
   FROM settlements GROUP BY stream_id, hold_id) settled ON settled.stream_id = h.stream_id AND settled.hold_id = h.id
 WHERE (h.captured_micros, h.released_micros) IS DISTINCT FROM
   (coalesce(settled.captured, 0) * h.price_micros, coalesce(settled.released, 0) * h.price_micros)
+UNION ALL
+SELECT 'refunds differ from their transfers', h.id, h.account_id FROM holds h
+LEFT JOIN (SELECT hold_id, sum(amount_micros) AS micros FROM transfers WHERE kind = 'refund' GROUP BY hold_id) t
+  ON t.hold_id = h.id
+WHERE h.refunded_micros <> coalesce(t.micros, 0)
+UNION ALL
+SELECT 'spending of a month differs from its holds', NULL, account_id FROM spending s FULL JOIN (
+  SELECT account_id, month_of(created_at) AS month, sum(amount_micros - released_micros - refunded_micros) AS micros
+  FROM holds GROUP BY 1, 2) h USING (account_id, month)
+WHERE coalesce(s.spent_micros, 0) <> coalesce(h.micros, 0)
 """
 
 

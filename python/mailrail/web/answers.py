@@ -1,12 +1,12 @@
 """JSON answers."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import orjson
 from sanic.response import HTTPResponse
 
 
-def answer(body: dict[str, Any], status: int = 200) -> HTTPResponse:
+def answer(body: Mapping[str, object], status: int = 200) -> HTTPResponse:
     """Compact JSON; nothing that an API key opened is kept by a cache."""
     return HTTPResponse(
         orjson.dumps(body), status=status, headers={"Cache-Control": "no-store"}, content_type="application/json"

@@ -25,7 +25,9 @@ STATUS: dict[str, int] = {
     "api_key_invalid": 401,
     "metrics_refused": 401,
     "insufficient_funds": 402,
+    "spend_cap_reached": 402,
     "scope_missing": 403,
+    "scope_too_wide": 403,
     "sender_not_verified": 403,
     "notification_refused": 403,
     "account_not_found": 404,
@@ -37,10 +39,16 @@ STATUS: dict[str, int] = {
     "list_not_found": 404,
     "link_not_found": 404,
     "email_not_found": 404,
+    "webhook_not_found": 404,
     "idempotency_key_in_use": 409,
     "campaign_already_sent": 409,
     "campaign_state_wrong": 409,
+    "key_in_use": 409,
+    "key_limit_reached": 409,
     "nothing_to_retry": 409,
+    "refund_too_large": 409,
+    "transfer_key_used": 409,
+    "webhook_limit_reached": 409,
     "contact_exists": 409,
     "domain_exists": 409,
     "list_exists": 409,
@@ -49,6 +57,7 @@ STATUS: dict[str, int] = {
     "content_encoding_refused": 415,
     "fields_invalid": 422,
     "idempotency_key_reused": 422,
+    "amount_invalid": 422,
     "audience_empty": 422,
     "domain_invalid": 422,
     "email_invalid": 422,
@@ -59,6 +68,7 @@ STATUS: dict[str, int] = {
     "no_default_sender": 422,
     "schedule_invalid": 422,
     "template_invalid": 422,
+    "webhook_url_invalid": 422,
     "rate_limited": 429,
     "database_unusable": 503,
     "intake_unavailable": 503,
@@ -122,6 +132,8 @@ def answer_domain_error(request: Request, error: MailrailError) -> HTTPResponse:
         log_unexpected(request, error)
         return answer_server_error(request, 500)
     extra = {name: value for name in ("line", "reason", "id") if (value := getattr(error, name, None)) is not None}
+    # Money, where the caller has to do sums: names as they are printed, micro-dollars.
+    extra |= getattr(error, "amounts", {})
     if (existing := existing_id(request.app.ctx.ids, error)) is not None:
         extra["id"] = existing
     retry_after_s = getattr(error, "retry_after_s", None)

@@ -21,6 +21,7 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d
 
 MAILBOX_NAME_MAX_CHARS = 200
 MAILBOX_MAX_CHARS = MAILBOX_NAME_MAX_CHARS + ADDRESS_MAX_CHARS + 3
+WORD_MAX_CHARS = 100
 
 Value = TypeVar("Value")
 
@@ -60,6 +61,11 @@ class Fields:
         """Whether the field is given and not null."""
         return self._values.get(name) is not None
 
+    def is_null(self, name: str) -> bool:
+        """Whether the field is given as null, for changes: there null clears, and what is not given stays."""
+        self._asked.add(name)
+        return name in self._values and self._values[name] is None
+
     def is_text(self, name: str) -> bool:
         """Whether the field is a string, for fields that may be a string or an object."""
         return isinstance(self._values.get(name), str)
@@ -91,6 +97,19 @@ class Fields:
         if value is not None and value not in words:
             self.error(name, "value_unknown", f"{self._name(name)} must be one of {', '.join(words)}.")
         return value
+
+    def choices(self, name: str, words: Collection[str]) -> list[str] | None:
+        """A list of some of the words, doubles dropped."""
+        items = self._items(name, len(words))
+        if items is None:
+            return None
+        read = [self._item(f"{name}[{i}]", item, WORD_MAX_CHARS) for i, item in enumerate(items)]
+        for i, word in enumerate(read):
+            if word.strip() and word not in words:
+                self.error(
+                    f"{name}[{i}]", "value_unknown", f"{self._name(name)}[{i}] must be one of {', '.join(words)}."
+                )
+        return distinct(read)
 
     def integer(self, name: str, least: int, most: int) -> int | None:
         """A whole number from `least` to `most`."""

@@ -1,9 +1,9 @@
 """Lists by page number, or by a cursor that stays right while rows are added."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, TypedDict
 
 from mailrail.ids import Ids, Kind
 from mailrail.web.context import Request
@@ -20,6 +20,16 @@ PAGE_QUERY = (
     Query("page", "Which page, counted from 1.", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": 1}),
     Query("after", "Go on behind the item with this id; then `page` does not matter."),
 )
+
+
+class PageAnswer(TypedDict):
+    """What every list says of itself, beside its items. `after` is the cursor of the next page, null on the last one."""
+
+    total: int
+    page: int
+    pages: int
+    limit: int
+    after: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,7 @@ def read_page_after(request: Request, decode: Callable[[str], int | None]) -> Pa
     return Page(limit, number, after_id)
 
 
-def page_answer(name: str, items: list[dict[str, Any]], page: Page, total: int) -> dict[str, Any]:
+def page_answer(name: str, items: Sequence[Mapping[str, Any]], page: Page, total: int) -> dict[str, Any]:
     """The list under `name`, with what a client needs to go on: `after` is null on the last page."""
     full = len(items) == page.limit
     return {

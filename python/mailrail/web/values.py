@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 
-from mailrail.wallet.model import MICROS_PER_USD
+from mailrail.wallet.model import MICROS_PER_USD, dollars
+from mailrail.web.openapi import FREE
 
 CENT = Decimal("0.01")
 
@@ -21,3 +22,8 @@ def shown_time_or_none(moment: datetime | None) -> str | None:
 def shown_usd(micros: int) -> float:
     """Dollars with two decimals, half-even, as a JSON number; the exact micro-dollars are printed beside it."""
     return float((Decimal(micros) / MICROS_PER_USD).quantize(CENT, rounding=ROUND_HALF_EVEN))
+
+
+def shown_price(micros: int) -> str:
+    """What one of something costs, every digit that counts: $0.0003. For nothing it is free."""
+    return dollars(micros) if micros else FREE

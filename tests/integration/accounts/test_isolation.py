@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from mailrail.accounts.model import Scope
+from mailrail.accounts import store as accounts
+from mailrail.accounts.model import KeyNotFound, Scope
 from mailrail.app import Route, routes
 from mailrail.campaigns import service as campaigns
 from mailrail.campaigns.model import CampaignNotFound
@@ -15,6 +16,10 @@ from mailrail.domains import store as domains
 from mailrail.domains.model import DomainNotFound
 from mailrail.ids import Kind
 from mailrail.tracking.routes import Tracking
+from mailrail.wallet import service as wallet
+from mailrail.wallet.model import HoldNotFound
+from mailrail.webhooks import service as webhooks
+from mailrail.webhooks.model import WebhookNotFound
 from tests.support.api import Api, Tenant
 
 KINDS = {
@@ -22,6 +27,9 @@ KINDS = {
     "<list_id>": Kind.LIST,
     "<domain_id>": Kind.DOMAIN,
     "<campaign_id>": Kind.CAMPAIGN,
+    "<key_id>": Kind.KEY,
+    "<hold_id>": Kind.HOLD,
+    "<webhook_id>": Kind.WEBHOOK,
 }
 
 
@@ -53,6 +61,13 @@ async def objects_of(tenant: Tenant) -> dict[Kind, int]:
             Kind.DOMAIN: "INSERT INTO domains (account_id, domain) VALUES ($1, 'secret.com') RETURNING id",
             Kind.CAMPAIGN: """INSERT INTO campaigns (account_id, name, subject, html)
                               VALUES ($1, 'Secret', 'Secret', '<p>Secret</p>') RETURNING id""",
+            Kind.KEY: """INSERT INTO api_keys (account_id, name, prefix, hash, scopes)
+                         VALUES ($1, 'Secret', 'sk_live_' || $1::bigint, decode(repeat('00', 32), 'hex'), '{full}')
+                         RETURNING id""",
+            Kind.HOLD: """INSERT INTO holds (account_id, stream_id, price_micros, recipients, amount_micros)
+                          VALUES ($1, 1, 0, 1, 0) RETURNING id""",
+            Kind.WEBHOOK: """INSERT INTO webhook_endpoints (account_id, url, events, secret)
+                             VALUES ($1, 'https://secret.example.com/', '{*}', decode('00', 'hex')) RETURNING id""",
         }.items():
             made[kind] = await conn.fetchval(sql, tenant.account_id)
     return made
@@ -109,6 +124,8 @@ async def test_lists_show_the_tenants_own_rows_only(api: Api, tenant: Tenant, st
         ("/api/v1/domains", "domains"),
         ("/api/v1/campaigns", "campaigns"),
         ("/v1/mail/contacts", "contacts"),
+        ("/api/v1/webhooks", "webhooks"),
+        ("/v1/mail/wallet/holds", "holds"),
     ):
         body = (await tenant.get(path)).body
         assert (body[name], body["total"]) == ([], 0)
@@ -126,6 +143,10 @@ async def test_the_database_hides_rows_even_where_the_code_names_the_wrong_tenan
             (contacts.get_list(conn, account_id, theirs[Kind.LIST]), ListNotFound),
             (domains.read_domain(conn, account_id, theirs[Kind.DOMAIN]), DomainNotFound),
             (campaigns.get(conn, account_id, theirs[Kind.CAMPAIGN]), CampaignNotFound),
+            (wallet.get_hold(conn, account_id, theirs[Kind.HOLD]), HoldNotFound),
+            (webhooks.get(conn, account_id, theirs[Kind.WEBHOOK]), WebhookNotFound),
+            (webhooks.delete(conn, account_id, theirs[Kind.WEBHOOK]), WebhookNotFound),
+            (accounts.revoke_key(conn, theirs[Kind.KEY], account_id), KeyNotFound),
         ):
             with pytest.raises(error):
                 await call

@@ -173,3 +173,26 @@ async def test_no_line_break_gets_into_a_header(tenant: Tenant, field: str, evil
 async def test_a_template_beyond_its_limit_is_refused_by_bytes(tenant: Tenant, content: str) -> None:
     answer = await tenant.post("/api/v1/campaigns", {**TEMPLATE, "content": content})
     assert (answer.status, answer.params) == (422, {"content"})
+
+
+@pytest.mark.parametrize("base", ["/api/v1", "/v1/mail"])
+async def test_statistics_count_mail_of_every_kind_since_the_first_of_the_month(tenant: Tenant, base: str) -> None:
+    async with tenant.api.operator.acquire() as conn:
+        # A campaign's stream, one of transactional mail, and one of another month.
+        for kind, accepted, created in ((0, 3, "now()"), (1, 4, "now()"), (1, 50, "now() - interval '32 days'")):
+            await conn.execute(
+                f"""WITH s AS (
+                      INSERT INTO streams (stream_id, account_id, content, identity, shard_size, bounce_grace, created_at)
+                      VALUES (new_stream_id({kind}), $1, '', '', 10, '0', {created}) RETURNING stream_id)
+                    INSERT INTO shards (stream_id, shard, account_id, state, first_seq, last_seq, next_seq, accepted)
+                    SELECT stream_id, n, $1, 'sending', 1, 10, 11, $2 FROM s, generate_series(0, 1) n""",
+                tenant.account_id,
+                accepted,
+            )
+    stats = await tenant.get(f"{base}/stats")
+    assert stats.body == {
+        "contacts": 0,
+        "campaigns": {"total": 0, "sending": 0, "completed": 0},
+        "emailsThisMonth": 14,
+        "domains": 0,
+    }

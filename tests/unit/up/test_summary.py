@@ -8,7 +8,8 @@ import orjson
 
 from mailrail.up import summary
 from mailrail.up.progress import ProgressBar, bar
-from mailrail.up.summary import Summary, describe, dollars, problems
+from mailrail.up.summary import Summary, describe, problems
+from mailrail.wallet.model import dollars
 
 GOOD = Summary(
     base_url="http://127.0.0.1:8025",

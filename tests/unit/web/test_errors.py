@@ -6,12 +6,14 @@ import mailrail.app  # noqa: F401  loads every room
 from mailrail.errors import MailrailError
 from mailrail.web.errors import STATUS, domain_errors, reference_page
 
-# Raised at the start of a process, by commands, or handled by the room itself: they never reach a request.
+# Raised at the start of a process, by commands, or handled by the room itself: they never reach a request. Or our own
+# fault, which ends as 500 and is logged.
 NOT_OF_REQUESTS = {
     "bus_down",
     "config_invalid",
     "no_tokens",
     "not_now",
+    "seal_broken",
     "ses_identity_unknown",
     "shard_unfoldable",
     "start_failed",

@@ -158,3 +158,19 @@ def test_what_names_no_moment_is_refused(text: str) -> None:
     fields = Fields({"at": text})
     assert fields.moment("at") is None
     assert errors_of(fields) == {"at": "time_invalid"}
+
+
+def test_null_is_told_from_what_is_not_given() -> None:
+    fields = Fields({"a": None, "b": "x"})
+    assert (fields.is_null("a"), fields.is_null("b"), fields.is_null("c")) == (True, False, False)
+    fields.text("b", 5)
+    fields.finish()
+
+
+def test_words_come_from_a_closed_list() -> None:
+    fields = Fields({"a": ["x", "x", "y"], "b": ["x", "", 5, "z"], "c": "x", "d": ["x"] * 9})
+    assert fields.choices("a", ("x", "y", "w")) == ["x", "y"]
+    assert fields.choices("missing", ("x",)) is None
+    for name in "bcd":
+        fields.choices(name, ("x", "y", "w", "v"))
+    assert set(errors_of(fields)) == {"b[1]", "b[2]", "b[3]", "c", "d"}
