@@ -35,6 +35,7 @@ SQL_ELSEWHERE = {
     "campaigns/recipients.py": "the second half of the store of campaigns: who got it, who did not and why",
     "db/migrate.py": "makes the tables and the roles",
     "db/partitions.py": "calls the functions that make and drop partitions",
+    "db/pool.py": "names the tenant of a part of a transaction",
     "emails/fold.py": "the second part of the store of emails: from facts to states",
     "emails/keys.py": "the transaction that takes a mail keeps its Idempotency-Key",
     "emails/mails.py": "the fourth part of the store of emails: transactional mail",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mailrail.db.pool import Connection
-from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused, MailrailError
+from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused
 
 if TYPE_CHECKING:
     from mailrail.emails.mailroom import Sent, Submission
@@ -23,10 +23,8 @@ class Key:
     answer: Callable[[Sequence["Sent"]], tuple[int, bytes]]
 
 
-class Replayed(MailrailError):
+class Replayed(Exception):
     """The request came before: this is its answer."""
-
-    code = "idempotency_replayed"
 
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__()
@@ -72,7 +70,7 @@ async def take(
     return [each for each in batch if each.key is None or each.key.name not in known]
 
 
-def _verdict(row: Any, submission: "Submission") -> MailrailError:
+def _verdict(row: Any, submission: "Submission") -> Exception:
     assert submission.key is not None
     if row["fingerprint"] != submission.key.fingerprint:
         return IdempotencyKeyReused()

@@ -125,20 +125,17 @@ class MailNotCancellable(MailrailError):
     code = "email_not_cancellable"
 
 
-class MailUnsent(MailrailError):
-    """A mail that was taken and came to nothing; `id` is its public id."""
+class MailRejected(MailrailError):
+    """Amazon SES refused this email; it was not sent and costs nothing. `id` is its public id."""
 
+    code = "email_rejected"
     id: str | None = None
 
 
-class MailRejected(MailUnsent):
-    """Amazon SES refused this email; it was not sent and costs nothing."""
-
-    code = "email_rejected"
-
-
-class RecipientSuppressed(MailUnsent):
+class RecipientSuppressed(MailrailError):
     """This address bounced or complained before, so nothing was sent. Remove its suppression to try again."""
 
     code = "recipient_suppressed"
     param = "to"
+    # The public id of the mail that was kept all the same, so that lists show it.
+    id: str | None = None

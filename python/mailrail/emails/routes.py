@@ -45,7 +45,10 @@ from mailrail.web.values import shown_time, shown_time_or_none
 BODY_MAX_BYTES = 40 * 1024 * 1024
 PRICE = "$0.0003/recipient"
 FILTER_MAX_CHARS = 500
-REJECTED = {MailStatus.FAILED: MailRejected, MailStatus.SUPPRESSED: RecipientSuppressed}
+REJECTED: dict[MailStatus, type[MailRejected] | type[RecipientSuppressed]] = {
+    MailStatus.FAILED: MailRejected,
+    MailStatus.SUPPRESSED: RecipientSuppressed,
+}
 
 
 class SentAnswer(TypedDict):

@@ -59,4 +59,4 @@ def test_no_role_gets_more_than_half() -> None:
 
 
 def test_every_point_has_one_owner() -> None:
-    assert len(ALL_POINTS) == len(set(ALL_POINTS)) == 27
+    assert len(ALL_POINTS) == len(set(ALL_POINTS)) == 30
