@@ -376,6 +376,6 @@ def run_simulator(options: bytes) -> None:
 
     `options`, JSON: {"host", "port", "directory", "access_key", "secret_key", "region",
     "max_send_rate", "max_24_hour_send", "verified_identities": […], "configuration_sets": […],
-    "events_url" | null, "topic_arn", "event_types": […], "retain_messages", "accept_log_file" | null,
+    "events_url" | null, "events_timeout_ms": 15000, "events_pause_max_ms": 5000, "topic_arn", "event_types": […], "retain_messages", "accept_log_file" | null,
     "signature_max_age_ms": 300000, …}; all may be absent. Prints `ready <port>` on standard output when it listens. Raises CoreError when it cannot start.
     """

@@ -45,6 +45,10 @@ SCALED = {
 }
 # A signature is stamped in whole seconds, so SES may take it up to a second longer.
 SIGNATURE_MAX_AGE_MS = 2000
+# SNS gives a subscriber 15 s of the hour that a fence lasts. Left as they are, they would be four fences here, and a frozen API
+# would keep a notification for as long.
+EVENTS_TIMEOUT_MS = 500
+EVENTS_PAUSE_MAX_MS = 500
 READY_TIMEOUT_S = 60.0
 STEP_S = 0.01
 # One that dies right after its start would otherwise be started again and again.
@@ -218,6 +222,8 @@ class Cluster:
             "region": REGION,
             "events_url": f"{self.api_url}/events/sns",
             "topic_arn": SIMULATOR_TOPIC_ARN,
+            "events_timeout_ms": EVENTS_TIMEOUT_MS,
+            "events_pause_max_ms": EVENTS_PAUSE_MAX_MS,
             "max_send_rate": self.shape.rate,
             "signature_max_age_ms": SIGNATURE_MAX_AGE_MS,
         }

@@ -47,6 +47,10 @@ pub struct Options {
     pub events_url: Option<String>,
     /// The topic that every configuration set publishes to. Default `arn:aws:sns:us-east-1:123456789012:mailrail`.
     pub topic_arn: String,
+    /// How long the subscriber may take to answer a notification, in milliseconds. Default 15,000, as with SNS.
+    pub events_timeout_ms: u64,
+    /// The longest pause before a notification is tried again, in milliseconds. Default 5,000.
+    pub events_pause_max_ms: u64,
     /// The event types published. Default DELIVERY, BOUNCE, COMPLAINT and RENDERING_FAILURE.
     pub event_types: Vec<EventType>,
     /// How many of the latest mails can be read back. Default 50,000.
@@ -112,6 +116,8 @@ impl Default for Options {
             verification_delay_ms: 0,
             configuration_sets: vec!["mailrail".into()],
             events_url: None,
+            events_timeout_ms: 15_000,
+            events_pause_max_ms: 5_000,
             topic_arn: "arn:aws:sns:us-east-1:123456789012:mailrail".into(),
             event_types: vec![
                 EventType::Delivery,
@@ -154,6 +160,8 @@ impl Options {
             "threads must be at least 1"
         } else if self.idle_timeout_ms == 0 {
             "idle_timeout_ms must be above 0"
+        } else if self.events_timeout_ms == 0 || self.events_pause_max_ms == 0 {
+            "events_timeout_ms and events_pause_max_ms must be above 0"
         } else {
             return Ok(());
         };
@@ -194,6 +202,8 @@ mod tests {
             r#"{"events_url":"ftp://x"}"#,
             r#"{"threads":0}"#,
             r#"{"idle_timeout_ms":0}"#,
+            r#"{"events_timeout_ms":0}"#,
+            r#"{"events_pause_max_ms":0}"#,
             r#"{"event_types":["SNEEZE"]}"#,
             r#"{"throttle":"sometimes"}"#,
         ] {

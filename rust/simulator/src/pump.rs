@@ -19,13 +19,10 @@ use crate::state::State;
 
 /// Connections to the subscriber.
 const CONNECTIONS: usize = 32;
-/// How long the subscriber may take for one answer, as with SNS.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long one event is tried.
 const TRY_FOR: Duration = Duration::from_secs(600);
-/// The first and the longest pause between tries.
+/// The first pause between tries; it doubles up to `events_pause_max_ms`.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Between two requests to confirm the subscription while the subscriber does not answer.
 const CONFIRM_PAUSE: Duration = Duration::from_secs(1);
 /// After an answered request to confirm, how long to wait for the confirmation before asking again.
@@ -110,7 +107,8 @@ async fn post_events(state: &State, subscriber: &Subscriber) {
 async fn deliver(state: &State, subscriber: &Subscriber, connection: &mut Option<Connection>, post: &Post) {
     let counts = &state.events.counts;
     let started = Instant::now();
-    let mut pause = FIRST_PAUSE;
+    let longest = Duration::from_millis(state.options.events_pause_max_ms);
+    let mut pause = FIRST_PAUSE.min(longest);
     let end = loop {
         match subscriber.post(connection, post, state).await {
             Ok(200..300) => break &counts.posted,
@@ -123,7 +121,7 @@ async fn deliver(state: &State, subscriber: &Subscriber, connection: &mut Option
         }
         counts.retried.fetch_add(1, Relaxed);
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(longest);
     };
     end.fetch_add(1, Relaxed);
 }
@@ -146,7 +144,8 @@ impl Subscriber {
 
     /// One try; the status, or an error if there was no answer.
     async fn post(&self, connection: &mut Option<Connection>, post: &Post, state: &State) -> Result<u16, ()> {
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(connection, post, state)).await;
+        let patience = Duration::from_millis(state.options.events_timeout_ms);
+        let answer = tokio::time::timeout(patience, self.exchange(connection, post, state)).await;
         let status = answer.map_err(drop).and_then(|answer| answer);
         if status.is_err() {
             *connection = None;
