@@ -22,6 +22,7 @@ class Kind(StrEnum):
     CAMPAIGN = "cmp"
     DOMAIN = "dom"
     HOLD = "hold"
+    IMPORT = "imp"
     EMAIL = "eml"
 
 

@@ -2,6 +2,7 @@
 
 mod codec;
 mod errors;
+mod import;
 mod plan;
 mod runtime;
 mod sender;
@@ -19,6 +20,8 @@ mod _core {
     use crate::codec::Codec;
     #[pymodule_export]
     use crate::errors::{ConfigError, CoreError, TemplateError};
+    #[pymodule_export]
+    use crate::import::{ImportCutter, ImportPiece, ImportPlan, ImportRows, check_address};
     #[pymodule_export]
     use crate::plan::{Plan, freeze};
     #[pymodule_export]
