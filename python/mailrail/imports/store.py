@@ -305,12 +305,16 @@ async def add_counts(conn: Connection, import_id: int, counts: Counts) -> None:
 
 
 async def complete_if_done(conn: Connection, import_id: int) -> None:
-    """Completes an import of which no piece is left."""
-    await conn.execute(
+    """Completes an import of which no piece is left. Only that commit is waited for, and all before it are durable then:
+    a crash of the database gives the last pieces back together with what they had changed.
+    """
+    completed = await conn.fetchval(
         """UPDATE imports SET status = 'completed', completed_at = clock_timestamp() WHERE id = $1
-             AND NOT EXISTS (SELECT FROM import_pieces WHERE import_id = $1)""",
+             AND NOT EXISTS (SELECT FROM import_pieces WHERE import_id = $1) RETURNING true""",
         import_id,
     )
+    if not completed:
+        await conn.execute("SET LOCAL synchronous_commit = off")
 
 
 async def read_silent(conn: Connection) -> list[tuple[int, int]]:

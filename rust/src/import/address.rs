@@ -149,6 +149,21 @@ mod tests {
     }
 
     #[test]
+    fn the_vectors_that_python_shares_hold() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../../tests/vectors/addresses.json")).unwrap();
+        for vector in vectors.as_array().unwrap() {
+            let text = vector["text"].as_str().unwrap();
+            match (check_address(text), vector["core_judges"].as_bool().unwrap()) {
+                (Checked::Valid(address), true) => assert_eq!(vector["stored"].as_str(), Some(address.as_str()), "{text}"),
+                (Checked::Refused(_), true) => assert!(vector["stored"].is_null(), "{text}"),
+                (Checked::Ask, false) => {}
+                (other, _) => panic!("{text}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn what_no_mail_reaches_is_refused() {
         for text in
             ["", "@", "x@", "@a.de", "x@test", "x@a..de", "x@-a.de", "x@a.1", "x@a.local", "a..b@a.de", "<x@a.de>"]
