@@ -14,7 +14,7 @@ from mailrail._core import ImportPlan, ImportRows
 from mailrail.addresses import AddressInvalid, parse_address
 from mailrail.contacts import merge
 from mailrail.contacts import service as contacts
-from mailrail.db.pool import DATABASE_ERRORS, Pool
+from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.imports import store
 from mailrail.imports.model import Counts, Import, ImportStatus, StoredPiece
 
@@ -46,9 +46,10 @@ async def run_importer(pool: Pool) -> None:
     """Until cancelled."""
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_tidy_again_and_again(pool))
+        ahead = LookAhead(pool)
         while True:
             try:
-                busy = await merge_next(pool)
+                busy = await merge_next(pool, ahead)
             except DATABASE_ERRORS as error:
                 log.warning("import: the database failed (%s)", type(error).__name__)
                 busy = False
@@ -56,7 +57,45 @@ async def run_importer(pool: Pool) -> None:
                 await asyncio.sleep(IDLE_S)
 
 
-async def merge_next(pool: Pool) -> bool:
+class LookAhead:
+    """Reads an import's next piece while the database merges the one before. Pieces never change, so it cannot be wrong."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._place: tuple[int, int] | None = None
+        self._task: asyncio.Task[ImportRows | None] | None = None
+
+    def begin(self, turn: Import, number: int) -> None:
+        """Begins to read piece `number`; there may be none."""
+        if self._place != (turn.id, number):
+            self.drop()
+            self._place = (turn.id, number)
+            self._task = asyncio.create_task(self._read(turn, number))
+
+    async def take(self, turn: Import, number: int) -> ImportRows | None:
+        """The piece's rows, if it was looked ahead for; they can be taken once."""
+        task, hit = self._task, self._place == (turn.id, number)
+        if task is None or not hit:
+            return None
+        self._task = self._place = None
+        return await task
+
+    def drop(self) -> None:
+        """Lets go of what was read."""
+        if self._task is not None:
+            self._task.cancel()
+        self._task = self._place = None
+
+    async def _read(self, turn: Import, number: int) -> ImportRows | None:
+        try:
+            async with self._pool.acquire() as conn:
+                piece = await store.read_piece(conn, turn.id, number)
+            return None if piece is None else await read_piece(turn, piece)
+        except DATABASE_ERRORS:
+            return None  # whoever has the turn reads it again
+
+
+async def merge_next(pool: Pool, ahead: LookAhead | None = None) -> bool:
     """Merges one piece of the import whose turn it is; False where there is none. An import that cannot be merged fails."""
     turn: Import | None = None
     try:
@@ -64,32 +103,11 @@ async def merge_next(pool: Pool) -> bool:
             turn = await store.take_turn(conn)
             if turn is None:
                 return False
-            piece = await store.take_piece(conn, turn.id)
-            if piece is not None:
-                rows = await read_piece(turn, piece)
-                counts = Counts(failed=rows.error_count, doubled=rows.doubled_count)
-                if rows.error_count:
-                    await store.insert_errors(conn, turn, rows.errors)
-                if rows.contact_count:
-                    await merge.stage(conn, rows.contacts)
-                    await contacts.add_fields(conn, turn.account_id, rows.field_names[:FIELD_NAMES_MAX])
-                    merged = await merge.merge(
-                        conn,
-                        turn.account_id,
-                        turn.id,
-                        rows.contact_count,
-                        list_id=turn.options.list_id,
-                        update=turn.options.upsert,
-                    )
-                    counts = Counts(
-                        merged.created,
-                        merged.updated,
-                        merged.unchanged,
-                        merged.skipped,
-                        merged.doubled + rows.doubled_count,
-                        rows.error_count,
-                    )
-                await store.add_counts(conn, turn.id, counts)
+            number = await store.next_piece(conn, turn.id)
+            if number is not None:
+                rows = await _rows_of(conn, turn, number, ahead)
+                await store.add_counts(conn, turn.id, await _merge(conn, turn, rows))
+                await store.delete_piece(conn, turn.id, number)
             await store.complete_if_done(conn, turn.id)
     except PASSES as error:
         log.warning("import: a piece comes again (%s)", type(error).__name__)
@@ -103,6 +121,36 @@ async def merge_next(pool: Pool) -> bool:
             pool, turn.account_id, turn.id, "It stopped because of an error on our side; the rows before it stay."
         )
     return True
+
+
+async def _rows_of(conn: Connection, turn: Import, number: int, ahead: LookAhead | None) -> ImportRows:
+    rows = None if ahead is None else await ahead.take(turn, number)
+    if rows is None:
+        piece = await store.read_piece(conn, turn.id, number)
+        assert piece is not None, "the row of the import is locked, so its pieces stay"
+        rows = await read_piece(turn, piece)
+    if ahead is not None:
+        ahead.begin(turn, number + 1)
+    return rows
+
+
+async def _merge(conn: Connection, turn: Import, rows: ImportRows) -> Counts:
+    if rows.error_count:
+        await store.insert_errors(conn, turn, rows.errors)
+    if not rows.contact_count:
+        return Counts(failed=rows.error_count, doubled=rows.doubled_count)
+    await merge.stage(conn, rows.contacts)
+    await contacts.add_fields(conn, turn.account_id, rows.field_names[:FIELD_NAMES_MAX])
+    list_id, update = turn.options.list_id, turn.options.upsert
+    merged = await merge.merge(conn, turn.account_id, turn.id, rows.contact_count, list_id=list_id, update=update)
+    return Counts(
+        merged.created,
+        merged.updated,
+        merged.unchanged,
+        merged.skipped,
+        merged.doubled + rows.doubled_count,
+        rows.error_count,
+    )
 
 
 async def read_piece(turn: Import, piece: StoredPiece) -> ImportRows:

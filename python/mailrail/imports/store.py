@@ -263,15 +263,25 @@ async def take_turn(conn: Connection) -> Import | None:
     return None if row is None else _import(row)
 
 
-async def take_piece(conn: Connection, import_id: int) -> StoredPiece | None:
-    """The import's next piece, which goes with the caller's transaction; None where all are done."""
+async def next_piece(conn: Connection, import_id: int) -> int | None:
+    """The number of the import's next piece; None where all are done."""
+    number: int | None = await conn.fetchval("SELECT min(number) FROM import_pieces WHERE import_id = $1", import_id)
+    return number
+
+
+async def read_piece(conn: Connection, import_id: int, number: int) -> StoredPiece | None:
+    """None where there is no such piece."""
     row = await conn.fetchrow(
-        """DELETE FROM import_pieces WHERE import_id = $1
-             AND number = (SELECT min(number) FROM import_pieces WHERE import_id = $1)
-           RETURNING number, first_row, rows, body""",
+        "SELECT number, first_row, rows, body FROM import_pieces WHERE import_id = $1 AND number = $2",
         import_id,
+        number,
     )
     return None if row is None else StoredPiece(**row)
+
+
+async def delete_piece(conn: Connection, import_id: int, number: int) -> None:
+    """The piece goes with the transaction that merges it."""
+    await conn.execute("DELETE FROM import_pieces WHERE import_id = $1 AND number = $2", import_id, number)
 
 
 _STAGED_ERRORS = """CREATE TEMP TABLE IF NOT EXISTS staged_import_errors (row bigint, code text, reason text, email text)
