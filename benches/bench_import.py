@@ -159,7 +159,7 @@ async def copy(cluster: Cluster, name: str, files: Files) -> float:
     conn = await connect(settings.worker_database_url, application_name="bench")
     columns = ("account_id", "email", "name", "first_name", "last_name", "tags", "custom_fields")
     begun = time.monotonic()
-    await conn.copy_to_table("contacts", source=str(files.ready), columns=columns, format="csv")
+    await conn.copy_to_table("contacts", source=files.ready, columns=columns, format="csv")
     seconds = time.monotonic() - begun
     await conn.close()
     await drop(cluster, name)

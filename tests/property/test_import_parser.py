@@ -37,7 +37,7 @@ def pieces_of(upload_format: str, data: bytes, steps: list[int]) -> list[tuple[b
 def read_all(plan: dict[str, Any], pieces: list[tuple[bytes, int, int]]) -> list[list[bytes | None]]:
     """The contacts' fields; every record must be a contact, an error or a double."""
     reader = ImportPlan(orjson.dumps(plan))
-    found = []
+    found: list[list[bytes | None]] = []
     for body, first_row, rows in pieces:
         read = reader.read(body, first_row, {}, {})
         judged = reader.read(body, first_row, {}, dict.fromkeys(read.unknown, "unknown"))

@@ -155,7 +155,9 @@ mod tests {
         for vector in vectors.as_array().unwrap() {
             let text = vector["text"].as_str().unwrap();
             match (check_address(text), vector["core_judges"].as_bool().unwrap()) {
-                (Checked::Valid(address), true) => assert_eq!(vector["stored"].as_str(), Some(address.as_str()), "{text}"),
+                (Checked::Valid(address), true) => {
+                    assert_eq!(vector["stored"].as_str(), Some(address.as_str()), "{text}")
+                }
                 (Checked::Refused(_), true) => assert!(vector["stored"].is_null(), "{text}"),
                 (Checked::Ask, false) => {}
                 (other, _) => panic!("{text}: {other:?}"),

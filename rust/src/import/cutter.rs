@@ -94,7 +94,7 @@ impl Filling {
 
 #[derive(Debug)]
 enum Frames {
-    Csv(CsvFrames),
+    Csv(Box<CsvFrames>),
     Json(JsonFrames),
 }
 
@@ -111,7 +111,7 @@ impl Cutter {
     /// Without a `delimiter`, CSV is read with whichever of comma, semicolon, tab and bar its first line has most of.
     pub fn new(format: Format, delimiter: Option<u8>) -> Self {
         let (frames, first_row) = match format {
-            Format::Csv => (Frames::Csv(CsvFrames::new(delimiter)), 2),
+            Format::Csv => (Frames::Csv(Box::new(CsvFrames::new(delimiter))), 2),
             Format::Json => (Frames::Json(JsonFrames::new(false)), 1),
             Format::JsonLines => (Frames::Json(JsonFrames::new(true)), 1),
         };
