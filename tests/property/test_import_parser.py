@@ -50,13 +50,15 @@ def read_all(plan: dict[str, Any], pieces: list[tuple[bytes, int, int]]) -> list
     return found
 
 
-@given(
-    ROWS,
-    st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
-    st.sampled_from(["\n", "\r\n"]),
-    st.lists(st.integers(1, 40), min_size=1),
-)
-def test_csv_is_read_as_python_reads_it(rows: list[tuple[str, ...]], quoting: Any, end: str, steps: list[int]) -> None:
+# With a shorter line end, Python would leave a lone carriage return without quotes, and take it for a line end itself.
+WRITINGS = st.sampled_from([(csv.QUOTE_ALL, "\n"), (csv.QUOTE_ALL, "\r\n"), (csv.QUOTE_MINIMAL, "\r\n")])
+
+
+@given(ROWS, WRITINGS, st.lists(st.integers(1, 40), min_size=1))
+def test_csv_is_read_as_python_reads_it(
+    rows: list[tuple[str, ...]], writing: tuple[Any, str], steps: list[int]
+) -> None:
+    quoting, end = writing
     written = io.StringIO()
     out = csv.writer(written, quoting=quoting, lineterminator=end)
     out.writerow(("email", "a", "b", "c"))

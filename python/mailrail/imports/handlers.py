@@ -6,6 +6,7 @@ Any number may run. Whose turn it is, is decided under a row lock; a piece, its 
 import asyncio
 import contextlib
 import logging
+from dataclasses import dataclass
 
 import asyncpg
 import orjson
@@ -57,6 +58,15 @@ async def run_importer(pool: Pool) -> None:
                 await asyncio.sleep(IDLE_S)
 
 
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """How many rows of a piece the database has, bad ones and doubles beside them."""
+
+    contacts: int
+    errors: int
+    doubled: int
+
+
 class LookAhead:
     """Reads an import's next piece while the database merges the one before. Pieces never change, so it cannot be wrong."""
 
@@ -105,8 +115,10 @@ async def merge_next(pool: Pool, ahead: LookAhead | None = None) -> bool:
                 return False
             number = await store.next_piece(conn, turn.id)
             if number is not None:
-                rows = await _rows_of(conn, turn, number, ahead)
-                await store.add_counts(conn, turn.id, await _merge(conn, turn, rows))
+                staged = await _stage(conn, turn, await _rows_of(conn, turn, number, ahead))
+                if ahead is not None:
+                    ahead.begin(turn, number + 1)
+                await store.add_counts(conn, turn.id, await _merge(conn, turn, staged))
                 await store.delete_piece(conn, turn.id, number)
             await store.complete_if_done(conn, turn.id)
     except PASSES as error:
@@ -129,27 +141,31 @@ async def _rows_of(conn: Connection, turn: Import, number: int, ahead: LookAhead
         piece = await store.read_piece(conn, turn.id, number)
         assert piece is not None, "the row of the import is locked, so its pieces stay"
         rows = await read_piece(turn, piece)
-    if ahead is not None:
-        ahead.begin(turn, number + 1)
     return rows
 
 
-async def _merge(conn: Connection, turn: Import, rows: ImportRows) -> Counts:
+async def _stage(conn: Connection, turn: Import, rows: ImportRows) -> Staged:
+    """Hands the rows over to the database, so that their memory is free while it merges."""
     if rows.error_count:
         await store.insert_errors(conn, turn, rows.errors)
-    if not rows.contact_count:
-        return Counts(failed=rows.error_count, doubled=rows.doubled_count)
-    await merge.stage(conn, rows.contacts)
-    await contacts.add_fields(conn, turn.account_id, rows.field_names[:FIELD_NAMES_MAX])
+    if rows.contact_count:
+        await merge.stage(conn, rows.contacts)
+        await contacts.add_fields(conn, turn.account_id, rows.field_names[:FIELD_NAMES_MAX])
+    return Staged(rows.contact_count, rows.error_count, rows.doubled_count)
+
+
+async def _merge(conn: Connection, turn: Import, staged: Staged) -> Counts:
+    if not staged.contacts:
+        return Counts(failed=staged.errors, doubled=staged.doubled)
     list_id, update = turn.options.list_id, turn.options.upsert
-    merged = await merge.merge(conn, turn.account_id, turn.id, rows.contact_count, list_id=list_id, update=update)
+    merged = await merge.merge(conn, turn.account_id, turn.id, staged.contacts, list_id=list_id, update=update)
     return Counts(
         merged.created,
         merged.updated,
         merged.unchanged,
         merged.skipped,
-        merged.doubled + rows.doubled_count,
-        rows.error_count,
+        merged.doubled + staged.doubled,
+        staged.errors,
     )
 
 

@@ -1,6 +1,7 @@
 //! One contact as an upload says it: checked like a contact that comes alone, and written as a row.
 
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::FIELD_BYTES_MAX;
 use crate::copy::Writer;
@@ -110,7 +111,33 @@ pub(super) struct Contact {
     pub names: Names,
     pub status: Option<Status>,
     pub tags: Vec<String>,
-    pub fields: Map<String, Value>,
+    /// A list takes a quarter of the memory of a map, and has few items.
+    pub fields: Fields,
+}
+
+/// Custom fields, each name once.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fields(Vec<(String, Value)>);
+
+impl Fields {
+    /// Sets a field; the last word counts.
+    pub fn set(&mut self, name: String, value: Value) {
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = value,
+            None => self.0.push((name, value)),
+        }
+    }
+
+    /// The names.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.0.iter().map(|(name, _)| name)
+    }
+}
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
 }
 
 impl Contact {
@@ -135,16 +162,18 @@ impl Contact {
         for tag in &later.tags {
             self.tag(tag);
         }
-        self.fields.extend(later.fields);
+        for (name, value) in later.fields.0 {
+            self.fields.set(name, value);
+        }
     }
 
     /// What can only be judged of the whole.
-    pub fn check(&self) -> Checked<()> {
-        if self.tags.len() > TAGS_MAX {
+    pub fn check(&self, tags_of_all: &[String]) -> Checked<()> {
+        if self.tags.len() + self.lacking(tags_of_all).count() > TAGS_MAX {
             return Err(Fault::new("list_too_long", format!("tags has at most {TAGS_MAX} items.")));
         }
-        let too_large = self.fields.len() > FIELDS_MAX
-            || (!self.fields.is_empty()
+        let too_large = self.fields.0.len() > FIELDS_MAX
+            || (!self.fields.0.is_empty()
                 && serde_json::to_vec(&self.fields).map_or(true, |json| json.len() > FIELDS_BYTES_MAX));
         if too_large {
             let reason = format!("customFields has at most {FIELDS_MAX} fields and {FIELDS_BYTES_MAX} bytes of JSON.");
@@ -153,8 +182,12 @@ impl Contact {
         Ok(())
     }
 
+    fn lacking<'a>(&'a self, tags_of_all: &'a [String]) -> impl Iterator<Item = &'a String> {
+        tags_of_all.iter().filter(|tag| !self.tags.contains(tag))
+    }
+
     /// The row (email, name, first_name, last_name, name_given, status, tags, custom_fields).
-    pub fn write(&self, rows: &mut Writer) {
+    pub fn write(&self, rows: &mut Writer, tags_of_all: &[String]) {
         let names = self.names.completed();
         rows.row()
             .text(&self.email)
@@ -163,7 +196,8 @@ impl Contact {
             .text_or_null(names.last.as_deref())
             .raw(&[u8::from(self.names.whole.is_some())])
             .text_or_null(self.status.map(Status::word));
-        rows.raw(&text_array(&self.tags));
+        let tags: Vec<&String> = self.tags.iter().chain(self.lacking(tags_of_all)).collect();
+        rows.raw(&text_array(&tags));
         let mut json = vec![JSONB_VERSION];
         // Writing a map of values to memory cannot fail.
         if serde_json::to_writer(&mut json, &self.fields).is_err() {
@@ -175,7 +209,7 @@ impl Contact {
 
 /// PostgreSQL's binary text[]: dimensions, whether there are NULLs, the type, then length and lower bound of the
 /// dimension, then the elements with their lengths (array_send).
-fn text_array(texts: &[String]) -> Vec<u8> {
+fn text_array(texts: &[&String]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(20 + texts.iter().map(|text| text.len() + 4).sum::<usize>());
     for word in [i32::from(!texts.is_empty()), 0, TEXT_OID] {
         bytes.extend_from_slice(&word.to_be_bytes());

@@ -263,11 +263,8 @@ impl<'a> PieceReader<'a> {
     ) -> Checked<std::result::Result<Contact, Waits>> {
         let written = email.filter(|text| !text.is_empty());
         let written = written.ok_or_else(|| Fault::new("field_missing", "email is required."))?;
-        for tag in &self.plan.tags {
-            contact.tag(tag);
-        }
         contact.status = contact.status.or(self.plan.status);
-        contact.check()?;
+        contact.check(&self.plan.tags)?;
         contact.email = match check_address(written) {
             Address::Valid(address) => address,
             Address::Refused(reason) => return Err(Fault::new("email_invalid", reason)),
@@ -294,11 +291,12 @@ impl<'a> PieceReader<'a> {
                 _ => merged.push((folded, contact)),
             }
         }
+        let contact_count = merged.len();
         let mut rows = Writer::new(CONTACT_COLUMNS, 2 * self.size);
         let mut field_names: Vec<String> = Vec::new();
-        for (_, contact) in &merged {
-            contact.write(&mut rows);
-            for name in contact.fields.keys() {
+        for (_, contact) in merged.drain(..) {
+            contact.write(&mut rows, &self.plan.tags);
+            for name in contact.fields.names() {
                 if let Err(place) = field_names.binary_search(name) {
                     field_names.insert(place, name.clone());
                 }
@@ -309,9 +307,9 @@ impl<'a> PieceReader<'a> {
         Read {
             contacts: rows.finish(),
             errors: self.errors.finish(),
-            contact_count: merged.len(),
+            contact_count,
             error_count: self.error_count,
-            doubled_count: row_count - merged.len(),
+            doubled_count: row_count - contact_count,
             field_names,
             unknown: self.unknown,
         }
@@ -343,7 +341,7 @@ fn take_text(contact: &mut Contact, target: &Target, text: &str) -> Checked<()> 
             let value = Strict::parse(text.as_bytes()).map_err(|reason| Fault::new("row_unreadable", reason))?;
             take_value(contact, target, value)?;
         }
-        Target::Field(name) => drop(contact.fields.insert(name.clone(), Value::from(text))),
+        Target::Field(name) => contact.fields.set(name.clone(), Value::from(text)),
     }
     Ok(())
 }
@@ -363,7 +361,7 @@ fn take_value(contact: &mut Contact, target: &Target, value: Value) -> Checked<(
             }
         }
         (Target::Fields, Value::Object(fields)) => take_fields(contact, fields)?,
-        (Target::Field(name), value) => drop(contact.fields.insert(name.clone(), value)),
+        (Target::Field(name), value) => contact.fields.set(name.clone(), value),
         (Target::Tags, _) => return Err(type_wrong("tags", "a list of strings")),
         (Target::Fields, _) => return Err(type_wrong("customFields", "an object")),
         (target, _) => return Err(type_wrong(name_of(target), "a string")),
@@ -374,7 +372,7 @@ fn take_value(contact: &mut Contact, target: &Target, value: Value) -> Checked<(
 fn take_fields(contact: &mut Contact, fields: Map<String, Value>) -> Checked<()> {
     for (name, value) in fields {
         contact::field_name(&name)?;
-        contact.fields.insert(name, value);
+        contact.fields.set(name, value);
     }
     Ok(())
 }
