@@ -15,6 +15,10 @@ __all__ = [
     "ConfigError",
     "CoreError",
     "Envelope",
+    "ImportCutter",
+    "ImportPiece",
+    "ImportPlan",
+    "ImportRows",
     "Lease",
     "MailError",
     "ParsedEvents",
@@ -23,6 +27,7 @@ __all__ = [
     "Sender",
     "SnsVerifier",
     "TemplateError",
+    "check_address",
     "encode_mail_rows",
     "freeze",
     "parse_events",
@@ -370,6 +375,119 @@ class ParsedEvents:
     @property
     def parked_count(self) -> int:
         """Rows in `parked`."""
+
+@final
+class ImportCutter:
+    """Cuts an upload of contacts into pieces at the ends of records, as its bytes come in; memory stays constant.
+
+    Not for two threads at once: the second call raises RuntimeError.
+    """
+
+    def __new__(cls, format: str, delimiter: str | None = None) -> ImportCutter:  # noqa: A002
+        """`format` is "csv" (the first line names the columns), "json" (a list, an object with one under `contacts`, or
+        objects one after the other) or "jsonl" (objects one after the other). Without a `delimiter`, CSV has whichever of
+        comma, semicolon, tab and bar its first line has most of. ValueError for anything else.
+        """
+
+    def feed(self, data: bytes) -> list[ImportPiece]:
+        """Takes the next bytes; the pieces of about 1 MiB that they complete.
+
+        Raises CoreError when the upload cannot be read, with a sentence for whoever sent it: not UTF-8, a row of more
+        than 1 MiB, broken JSON, more than 100 columns.
+        """
+
+    def finish(self) -> list[ImportPiece]:
+        """The upload is complete: the last pieces. Raises CoreError as `feed`, and for one that is empty or ends in the middle."""
+
+    @property
+    def columns(self) -> list[str] | None:
+        """The names in the header of a CSV upload, once it is in."""
+
+    @property
+    def delimiter(self) -> str | None:
+        """The delimiter of a CSV upload, once its header is in."""
+
+    @property
+    def envelope(self) -> bytes:
+        """The JSON object around the contacts, with null in their place; empty where there is none."""
+
+@final
+class ImportPiece:
+    """Whole records of an upload, in their order."""
+
+    @property
+    def body(self) -> bytes:
+        """For `ImportPlan.read`."""
+
+    @property
+    def first_row(self) -> int:
+        """The number of its first record. In CSV the header is 1 and blank lines do not count; JSON counts from 1."""
+
+    @property
+    def rows(self) -> int:
+        """How many records there are."""
+
+@final
+class ImportPlan:
+    """What the columns or keys of an upload mean."""
+
+    def __new__(cls, options: bytes) -> ImportPlan:
+        """`options`, JSON: {"format": "csv" | "json", "delimiter", "columns": [target | null, …], "mapping":
+        {key: target | null}, "tags": […], "status": "subscribed" | "unsubscribed" | null}.
+
+        A target is email, name, firstName, lastName, status, tags, customFields (an object) or customFields.x; null reads
+        nothing. `columns` is for CSV; in JSON only keys with another name need a `mapping`. Raises CoreError.
+        """
+
+    def read(self, piece: bytes, first_row: int, valid: dict[str, str], refused: dict[str, str]) -> ImportRows:
+        """Reads a piece; the same bytes give the same rows.
+
+        `valid` (as written → as stored) and `refused` (as written → why) judge addresses with an international domain,
+        which the core leaves to a library with Unicode's tables; empty at first, see `ImportRows.unknown`.
+        Raises CoreError when the bytes are no piece of such an upload. What is wrong with a record is an error row.
+        """
+
+@final
+class ImportRows:
+    """The rows of a piece."""
+
+    @property
+    def contacts(self) -> bytes:
+        """Rows (email text, name text null, first_name text null, last_name text null, name_given bool, status text null,
+        tags text[], custom_fields jsonb), one per address and in the order of lower(email). `name_given` tells a name
+        that was given from one put together from its parts. Of several rows with one address, the last word counts.
+        """
+
+    @property
+    def errors(self) -> bytes:
+        """Rows (row int8, code text, reason text, email text null), in the order of the upload."""
+
+    @property
+    def contact_count(self) -> int:
+        """Rows in `contacts`."""
+
+    @property
+    def error_count(self) -> int:
+        """Rows in `errors`."""
+
+    @property
+    def doubled_count(self) -> int:
+        """Rows that were merged into a later one of the same address: records = contacts + errors + doubled."""
+
+    @property
+    def field_names(self) -> list[str]:
+        """Names of custom fields that occur, sorted."""
+
+    @property
+    def unknown(self) -> list[str]:
+        """Addresses with an international domain in neither dictionary. If there are any, nothing else here is of use:
+        judge them and read again.
+        """
+
+def check_address(text: str) -> tuple[str | None, str | None]:
+    """(as stored, None), (None, why mail cannot be sent to it), or (None, None) for an international domain, of which
+    the core is no judge. Agrees with `mailrail.addresses.parse_address`.
+    """
 
 def run_simulator(options: bytes) -> None:
     """Runs the SES stand-in until SIGTERM or SIGINT; blocks with the GIL released.

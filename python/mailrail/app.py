@@ -33,6 +33,7 @@ from mailrail.errors import StartError
 from mailrail.events import routes as events
 from mailrail.events.service import Intake
 from mailrail.ids import Ids
+from mailrail.imports import routes as imports
 from mailrail.mail_v1 import campaigns as mail_campaigns
 from mailrail.mail_v1 import contacts as mail_contacts
 from mailrail.ops import guard
@@ -67,6 +68,8 @@ class Route(NamedTuple):
     path: str
     access: Access
     handler: Handler
+    # Whether the handler reads the body itself, as it comes.
+    streams: bool = False
 
 
 def routes(tracking: Tracking) -> tuple[Route, ...]:
@@ -75,6 +78,7 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("POST", "/api/v1/contacts", Scope.CONTACTS_WRITE, contacts.create),
         Route("GET", "/api/v1/contacts", Scope.CONTACTS_READ, contacts.page),
         Route("GET", "/api/v1/contacts/<contact_id>", Scope.CONTACTS_READ, contacts.get),
+        *contact_imports("/api/v1/contacts/import"),
         Route("POST", "/api/v1/lists", Scope.CONTACTS_WRITE, contacts.create_list),
         Route("GET", "/api/v1/lists", Scope.CONTACTS_READ, contacts.page_lists),
         Route("GET", "/api/v1/lists/<list_id>", Scope.CONTACTS_READ, contacts.get_list),
@@ -96,6 +100,7 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         # The dialect /v1/mail.
         Route("POST", "/v1/mail/contacts", Scope.CONTACTS_WRITE, mail_contacts.create),
         Route("GET", "/v1/mail/contacts", Scope.CONTACTS_READ, mail_contacts.page),
+        *contact_imports("/v1/mail/contacts/import"),
         Route("POST", "/v1/mail/campaigns", Scope.CAMPAIGNS_WRITE, mail_campaigns.create),
         Route("GET", "/v1/mail/campaigns/<campaign_id>", Scope.CAMPAIGNS_READ, mail_campaigns.get),
         Route("POST", "/v1/mail/campaigns/<campaign_id>/send", Scope.CAMPAIGNS_SEND, mail_campaigns.send),
@@ -115,6 +120,17 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("GET HEAD", "/readyz", PUBLIC, readiness),
         Route("GET HEAD", "/metrics", PUBLIC, show_metrics),
         Route("GET HEAD", "/docs/errors", PUBLIC, error_reference),
+    )
+
+
+def contact_imports(path: str) -> tuple[Route, ...]:
+    """What is the same in both dialects."""
+    return (
+        Route("POST", path, Scope.CONTACTS_WRITE, imports.create, streams=True),
+        Route("GET", path, Scope.CONTACTS_READ, imports.page),
+        Route("GET", f"{path}/<import_id>", Scope.CONTACTS_READ, imports.get),
+        Route("GET", f"{path}/<import_id>/errors", Scope.CONTACTS_READ, imports.page_errors),
+        Route("POST", f"{path}/<import_id>/cancel", Scope.CONTACTS_WRITE, imports.cancel),
     )
 
 
@@ -186,6 +202,7 @@ def add_route(app: App, route: Route) -> None:
         route.path,
         methods=route.methods.split(),
         name=f"{route.methods} {route.path}".translate(NAME_CHARS),
+        stream=route.streams,
         ctx_access=route.access,
         ctx_operation=operation,
     )

@@ -254,6 +254,9 @@ class Settings:
         token_text,
         secret=True,
     )
+    import_max_bytes: int = setting(
+        500_000_000, "bytes", "The largest upload of contacts.", between(1024, 100_000_000_000)
+    )
     price_micros: int = setting(300, "micro-dollars", "Price of one delivered email.", between(0, 1_000_000_000))
     billing: bool = setting(True, "on/off", "Whether sends need money in the wallet.")
     max_send_rate: float | None = setting(

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     HOLD = "hold"
     TRANSFER = "txn"
     WEBHOOK = "whk"
+    IMPORT = "imp"
     EMAIL = "eml"
 
 

@@ -23,6 +23,7 @@ from mailrail.emails import store as emails
 from mailrail.emails.accepted_log import AcceptedLog, open_log
 from mailrail.emails.handlers import Reconciler
 from mailrail.events import handlers as events
+from mailrail.imports import handlers as imports
 from mailrail.ops import guard
 from mailrail.ops.health import Health, serving
 from mailrail.ops.ledger import LedgerWatch
@@ -127,6 +128,11 @@ async def schedule(worker: Worker) -> None:
     await run_scheduler(worker.pool, worker.settings)
 
 
+async def merge_imports(worker: Worker) -> None:
+    """Role `import`: uploads of contacts into contacts."""
+    await imports.run_importer(worker.pool)
+
+
 ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "send": send,
     "relay": relay,
@@ -135,6 +141,7 @@ ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "reconcile": reconcile,
     "sweep": sweep,
     "schedule": schedule,
+    "import": merge_imports,
 }
 
 

@@ -9,6 +9,7 @@ mod entities;
 pub mod error;
 pub mod events;
 pub mod failpoints;
+pub mod import;
 pub mod lease;
 mod links;
 pub mod mail;

@@ -72,8 +72,10 @@ def check_body_head(request: Request) -> None:
     assert route is not None
     operation: Operation | None = route.ctx.operation
     max_bytes = operation.body_max_bytes if operation is not None else None
-    # Sanic counts against this while it reads; it lifts the limit of handlers that stream.
-    stream.request_max_size = BODY_MAX_BYTES if max_bytes is None else max_bytes
+    streams = hasattr(route.handler, "is_stream")
+    # Sanic counts against this while it reads. A handler that streams holds nothing, and counts itself unless it says how much.
+    if not streams or max_bytes is not None:
+        stream.request_max_size = BODY_MAX_BYTES if max_bytes is None else max_bytes
     if stream.request_bytes_left > stream.request_max_size:
         stream.keep_alive = False
         raise PayloadTooLarge
@@ -83,7 +85,7 @@ def check_body_head(request: Request) -> None:
     if encoding.lower() != "identity":
         raise ContentEncodingRefused(f"Send the body as it is: the content encoding {encoding[:40]!r} is not accepted.")
     is_announced = stream.request_body == "chunked" or stream.request_bytes_left > 0
-    if is_announced and not hasattr(route.handler, "is_stream"):
+    if is_announced and not streams:
         check_media_type(request.headers.get("content-type", ""))
 
 
