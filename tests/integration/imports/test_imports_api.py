@@ -200,7 +200,7 @@ async def test_options_are_checked_before_the_body(tenant: Tenant, stranger: Ten
     wrong = await upload(tenant, b"<xml/>", "application/xml")
     assert (wrong.status, wrong.code) == (415, "import_format_unknown")
     packed = await upload(tenant, b"email\na@b.de\n", Content_Encoding="gzip")
-    assert packed.status == 400
+    assert packed.status == 415
     assert await contacts(tenant) == {}
 
 

@@ -9,7 +9,7 @@ from mailrail.wallet.pricing import Priced, price_list
 from mailrail.web.values import shown_price
 
 
-@given(st.integers(0, 10**15))
+@given(st.integers(0, 10**15 - 1))
 def test_an_amount_that_is_printed_is_read_back_exactly(micros: int) -> None:
     assert parse_usd(dollars(micros).removeprefix("$")) == micros
 
