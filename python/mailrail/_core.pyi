@@ -390,7 +390,7 @@ class ImportCutter:
         """
 
     def feed(self, data: bytes) -> list[ImportPiece]:
-        """Takes the next bytes; the pieces of about 1 MiB that they complete.
+        """Takes the next bytes; the pieces of about 768 KiB that they complete.
 
         Raises CoreError when the upload cannot be read, with a sentence for whoever sent it: not UTF-8, a row of more
         than 1 MiB, broken JSON, more than 100 columns.

@@ -30,7 +30,7 @@ pub use cutter::{Cutter, Format, Piece};
 pub use plan::{Known, Plan, Read};
 
 /// Bytes after which a piece is cut at the next end of a record.
-pub const PIECE_BYTES: usize = 1024 * 1024;
+pub const PIECE_BYTES: usize = 768 * 1024;
 /// The longest record; a longer one is nearly always a quotation mark that nothing closes.
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
 /// The longest value of one column.
