@@ -21,7 +21,7 @@ import orjson
 import uvloop
 from botocore.config import Config
 
-from benches.bench_requests import bare_app
+from benches.bench_requests import bare_app, cpu_s, postmaster
 from benches.machine import describe_machine, median
 from mailrail.accounts import service as accounts
 from mailrail.accounts.model import Plan
@@ -32,7 +32,7 @@ from tests.support import fleet, postgres
 from tests.support.campaign import ACCESS_KEY, REGION, SECRET_ACCESS_KEY
 from tests.support.installation import free_port
 from tests.support.load import Load, http_request, put_load
-from tests.support.processes import wait_until
+from tests.support.processes import descendants, wait_until
 from tests.support.simulator import RunningSimulator
 
 CONNECTIONS = 64
@@ -71,7 +71,16 @@ def main() -> int:
                 key = uvloop.run(make_account(database.worker_url))
                 wait_until(lambda: uvloop.run(is_polled(database.worker_url)), "the limiter's figures")
                 return uvloop.run(
-                    measure(settings, simulator, key, bare_port, database.worker_url, chosen.seconds, chosen.runs)
+                    measure(
+                        settings,
+                        simulator,
+                        key,
+                        bare_port,
+                        (api.pid, postmaster(cluster)),
+                        database.worker_url,
+                        chosen.seconds,
+                        chosen.runs,
+                    )
                 )
 
 
@@ -80,6 +89,7 @@ async def measure(
     simulator: RunningSimulator,
     key: str,
     bare_port: int,
+    pids: tuple[int, int],
     database_url: str,
     seconds: float,
     runs: int,
@@ -92,10 +102,13 @@ async def measure(
         load = await put_load(bare_port, echo, connections=CONNECTIONS, seconds=seconds)
         bare_rates.append(load.per_second)
         print(describe("bare Sanic echo", load), flush=True)
+        before = cpu_s({pids[0]}), cpu_s(descendants(pids[1]))
         load = await put_load(settings.port, request, connections=CONNECTIONS, seconds=seconds)
+        spent = cpu_s({pids[0]}) - before[0], cpu_s(descendants(pids[1])) - before[1]
         sent += check(load)
         rates.append(load.per_second)
-        print(describe("POST /emails", load), flush=True)
+        api_us, database_us = (seconds_spent / len(load.waits_s) * 1e6 for seconds_spent in spent)
+        print(f"{describe('POST /emails', load)}, CPU {api_us:.0f} µs, of PostgreSQL {database_us:.0f} µs", flush=True)
         every_s = CONNECTIONS / (load.per_second / 2)
         load = await put_load(settings.port, request, connections=CONNECTIONS, seconds=seconds, every_s=every_s)
         sent += check(load)

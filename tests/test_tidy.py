@@ -49,6 +49,7 @@ SQL_ELSEWHERE = {
 # File → what it needs of the core.
 CORE_IN = {
     "__main__.py": "the simulator",
+    "addresses.py": "a fast yes",
     "app.py": "ids and tokens",
     "campaigns/handlers.py": "the plan of a stream",
     "campaigns/rounds.py": "rounds: render, sign, submit",

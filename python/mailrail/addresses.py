@@ -6,6 +6,7 @@ import re
 
 from email_validator import EmailNotValidError, validate_email
 
+from mailrail._core import check_address
 from mailrail.errors import MailrailError
 
 ADDRESS_MAX_CHARS = 254
@@ -27,6 +28,11 @@ class DomainInvalid(MailrailError):
 
 def parse_address(text: str) -> str:
     """The address with its local part as written and its domain in lower case and ASCII. Raises AddressInvalid."""
+    # The core agrees with the library where it says yes, at a twentieth of the time; the library knows the reasons and all
+    # international domains.
+    stored, _ = check_address(text)
+    if stored is not None:
+        return stored
     if len(text) > ADDRESS_MAX_CHARS:
         raise AddressInvalid(f"An email address has at most {ADDRESS_MAX_CHARS} characters.")
     try:
