@@ -138,7 +138,13 @@ pub(crate) struct Called {
 }
 
 impl Called {
-    pub(crate) fn new(rows: Vec<usize>, is_bulk: bool, verdict: BulkVerdict, call: &Call, assembling: Duration) -> Self {
+    pub(crate) fn new(
+        rows: Vec<usize>,
+        is_bulk: bool,
+        verdict: BulkVerdict,
+        call: &Call,
+        assembling: Duration,
+    ) -> Self {
         Self {
             rows,
             is_bulk,

@@ -249,9 +249,7 @@ fn preheader_edit(scan: &Scan, preheader: &str) -> Edit {
 
 fn pixel_edit(source: &Source, scan: &Scan, token: &str) -> Edit {
     let base_url = &source.base_url;
-    let pixel = format!(
-        "<img src=\"{base_url}/o/{token}\" width=\"1\" height=\"1\" alt=\"\" style=\"display:block\">"
-    );
+    let pixel = format!("<img src=\"{base_url}/o/{token}\" width=\"1\" height=\"1\" alt=\"\" style=\"display:block\">");
     Edit::insert(end_of(source, scan), pixel)
 }
 

@@ -2,8 +2,8 @@
 
 mod codec;
 mod errors;
-mod mail;
 mod import;
+mod mail;
 mod plan;
 mod runtime;
 mod sender;
@@ -22,9 +22,9 @@ mod _core {
     #[pymodule_export]
     use crate::errors::{ConfigError, CoreError, MailError, TemplateError};
     #[pymodule_export]
-    use crate::mail::{encode_mail_rows, prepare_mail};
-    #[pymodule_export]
     use crate::import::{ImportCutter, ImportPiece, ImportPlan, ImportRows, check_address};
+    #[pymodule_export]
+    use crate::mail::{encode_mail_rows, prepare_mail};
     #[pymodule_export]
     use crate::plan::{Plan, freeze};
     #[pymodule_export]

@@ -266,7 +266,9 @@ mod tests {
 
     #[test]
     fn types_and_ids_cannot_break_out() {
-        for good in ["image/png", "text/calendar; method=REQUEST", "text/plain;charset=\"utf-8\"", "application/x.y+json"] {
+        for good in
+            ["image/png", "text/calendar; method=REQUEST", "text/plain;charset=\"utf-8\"", "application/x.y+json"]
+        {
             assert!(codes(Given { content_type: Some(good.into()), ..given("a.ics") }).is_empty(), "{good}");
         }
         for bad in [
@@ -299,10 +301,7 @@ mod tests {
         let twice = Given { content_id: Some("x".into()), disposition: Some("above".into()), ..given("a.png") };
         check_attachments(vec![twice.clone(), twice], &mut errors);
         let params: Vec<_> = errors.0.iter().map(|error| error.param.as_str()).collect();
-        assert_eq!(
-            params,
-            ["attachments[0].disposition", "attachments[1].content_id", "attachments[1].disposition"]
-        );
+        assert_eq!(params, ["attachments[0].disposition", "attachments[1].content_id", "attachments[1].disposition"]);
         let mut errors = Errors::default();
         check_attachments(vec![given("a.pdf"); MAX_ATTACHMENTS + 1], &mut errors);
         assert_eq!(errors.0[0].code, "list_too_long");

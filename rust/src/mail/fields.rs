@@ -49,11 +49,7 @@ impl Errors {
     pub(super) fn check_line(&mut self, param: &str, text: &str) -> bool {
         let is_line = !text.contains(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
         if !is_line {
-            self.add(
-                param,
-                "text_control_character",
-                format!("{param} must be one line without control characters."),
-            );
+            self.add(param, "text_control_character", format!("{param} must be one line without control characters."));
         }
         is_line
     }
@@ -67,10 +63,7 @@ impl Errors {
 }
 
 /// The recipients as they are shown: trimmed names, none where they are empty.
-pub(super) fn check_recipients(
-    [to, cc, bcc]: [Vec<Mailbox>; 3],
-    errors: &mut Errors,
-) -> [Vec<Mailbox>; 3] {
+pub(super) fn check_recipients([to, cc, bcc]: [Vec<Mailbox>; 3], errors: &mut Errors) -> [Vec<Mailbox>; 3] {
     let count = to.len() + cc.len() + bcc.len();
     if to.is_empty() {
         errors.add("to", "field_missing", "to is required.");

@@ -57,11 +57,7 @@ pub(super) fn check_headers(headers: BTreeMap<String, String>, errors: &mut Erro
 fn check_header(name: &str, value: &str, errors: &mut Errors) {
     let param = param_of(name);
     if !is_header_name(name) {
-        errors.add(
-            param,
-            "header_invalid",
-            "A header's name has 1 to 126 ASCII characters without spaces and colons.",
-        );
+        errors.add(param, "header_invalid", "A header's name has 1 to 126 ASCII characters without spaces and colons.");
     } else if !is_allowed(name) {
         let message = format!("The header {name} cannot be set. Choose a name that begins with X-.");
         errors.add(param, "header_reserved", message);

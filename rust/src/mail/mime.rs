@@ -18,10 +18,7 @@ use crate::error::{Error, Result};
 /// The message, with all of To and Cc and none of Bcc. `token` stands where the stored marker does.
 pub(super) fn build(mail: &Stored<'_>, public_id: &str, token: Option<&str>) -> Result<Vec<u8>> {
     let subject: String = read(mail.subject)?;
-    let mut builder = MessageBuilder::new()
-        .from(address(&mail.from))
-        .to(addresses(&mail.to))
-        .subject(subject);
+    let mut builder = MessageBuilder::new().from(address(&mail.from)).to(addresses(&mail.to)).subject(subject);
     if !mail.cc.is_empty() {
         builder = builder.cc(addresses(&mail.cc));
     }
@@ -42,11 +39,7 @@ pub(super) fn build(mail: &Stored<'_>, public_id: &str, token: Option<&str>) -> 
 }
 
 /// mixed( alternative( text, related( html, inline files ) ), files ), as far as there is something to hold.
-fn body<'x>(
-    html: Option<String>,
-    text: Option<String>,
-    files: &'x [StoredAttachment<'_>],
-) -> Result<MimePart<'x>> {
+fn body<'x>(html: Option<String>, text: Option<String>, files: &'x [StoredAttachment<'_>]) -> Result<MimePart<'x>> {
     let (inline, beside): (Vec<_>, Vec<_>) =
         files.iter().partition(|file| file.disposition == Disposition::Inline && html.is_some());
     let html = html.map(|html| -> Result<MimePart<'x>> {

@@ -140,7 +140,19 @@ fn finish(given: Given, errors: &mut Errors) -> Result<Finished, Refusal> {
         let (links, token) = (Vec::new(), None);
         let html = None;
         return Ok(Finished {
-            from, to, cc, bcc, reply_to, subject, html, text, headers, attachments, links, token, mode,
+            from,
+            to,
+            cc,
+            bcc,
+            reply_to,
+            subject,
+            html,
+            text,
+            headers,
+            attachments,
+            links,
+            token,
+            mode,
         });
     };
     let marker = marker_for(&html);

@@ -107,9 +107,8 @@ pub async fn submit(
             None => break,
         }
     }
-    let numbered = (0..round.rows.len()).map(|index| {
-        round.rows.get(index).map(|row| Numbered { seq: row.seq, attempt: row.attempt, skip: row.skip })
-    });
+    let numbered = (0..round.rows.len())
+        .map(|index| round.rows.get(index).map(|row| Numbered { seq: row.seq, attempt: row.attempt, skip: row.skip }));
     books.report(&round.line, (stream_id, round.identity.account_id), numbered)
 }
 
