@@ -157,7 +157,7 @@ async def test_an_api_killed_at_half_leaves_nothing_and_the_upload_comes_again(
             with pytest.raises(aiohttp.ClientError):
                 await sending
         again = await upload(tenant, whole(ROWS), Idempotency_Key="once")
-        assert (again.status, again.code) == (409, "import_key_in_use")
+        assert (again.status, again.code) == (409, "idempotency_key_in_use")
         # Instead of waiting until the upload has been silent for long.
         await worker_pool.execute("UPDATE imports SET heard_at = now() - interval '1 hour'")
         with working(tenant.api.app.ctx.settings, tmp_path / "workers", roles="import"):

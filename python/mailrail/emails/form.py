@@ -9,7 +9,6 @@ from mailrail.web.fields import Fields
 
 SUBJECT_MAX_CHARS = 998
 PART_MAX_CHARS = 5 * 1024 * 1024
-TEMPLATE_REF_MAX_CHARS = 200
 # SES takes 15, and one is our own.
 HEADERS_MAX = 14
 HEADER_NAME_MAX_CHARS = 126
@@ -20,25 +19,24 @@ ATTACHMENTS_MAX = 50
 ATTACHMENT_MAX_CHARS = 14 * 1024 * 1024
 FILENAME_MAX_CHARS = 255
 REPLY_TO_MAX = 20
-TEMPLATE_VERSION_MAX = 2**31 - 1
 
 Mailbox = tuple[str | None, str]
 
 
 @dataclass(frozen=True, slots=True)
 class MailDraft:
-    """A mail as it was asked for. Without `sender` it goes from the account's default one."""
+    """A mail as it was asked for. Without `sender` it goes from the account's default one; with `variables` its subject, html
+    and text are templates.
+    """
 
     to: list[Mailbox]
     cc: list[Mailbox]
     bcc: list[Mailbox]
     sender: Mailbox | None
     reply_to: list[Mailbox]
-    subject: str | None
+    subject: str
     html: str | None
     text: str | None
-    template: str | None
-    template_version: int | None
     variables: dict[str, Any] | None
     headers: dict[str, str]
     tags: dict[str, str]
@@ -55,16 +53,11 @@ def read_mail(fields: Fields) -> MailDraft:
     if len(to) + len(cc) + len(bcc) > ADDRESSES_MAX:
         fields.error("to", "list_too_long", f"A mail has at most {ADDRESSES_MAX} addresses in to, cc and bcc together.")
     name, email = fields.mailbox("from")
-    template = fields.text("template", TEMPLATE_REF_MAX_CHARS)
-    subject = fields.text("subject", SUBJECT_MAX_CHARS)
+    subject = fields.required_text("subject", SUBJECT_MAX_CHARS)
     html = fields.text("html", PART_MAX_CHARS, lines=True)
     text = fields.text("text", PART_MAX_CHARS, lines=True)
-    if template is None and subject is None:
-        fields.error("subject", "field_missing", "subject is required unless a template has it.")
-    if template is None and html is None and text is None:
-        fields.error("html", "field_missing", "Give html, text, both, or a template.")
-    if template is not None and (html is not None or text is not None):
-        fields.error("template", "fields_conflict", "Give either a template, or html and text.")
+    if html is None and text is None:
+        fields.error("html", "field_missing", "Give html, text, or both.")
     return MailDraft(
         to=to,
         cc=cc,
@@ -74,8 +67,6 @@ def read_mail(fields: Fields) -> MailDraft:
         subject=subject,
         html=html,
         text=text,
-        template=template,
-        template_version=fields.integer("templateVersion", 1, TEMPLATE_VERSION_MAX),
         variables=fields.mapping("variables"),
         headers=fields.words("headers", HEADERS_MAX, HEADER_NAME_MAX_CHARS, HEADER_MAX_CHARS),
         tags=fields.words("tags", TAGS_MAX, TAG_MAX_CHARS, TAG_MAX_CHARS),

@@ -299,12 +299,12 @@ async def prepare(request: Request, drafts: Sequence[MailDraft]) -> list[Mail]:
     account, settings = request.ctx.account, request.app.ctx.settings
     errors: list[FieldError] = []
     prepared: list[Mail] = []
-    contents, default = await _read_missing(request, drafts)
-    for n, (draft, content) in enumerate(zip(drafts, contents, strict=True)):
+    default = await _default_sender(request, drafts)
+    for n, draft in enumerate(drafts):
         sender = draft.sender or default
         assert sender is not None
         try:
-            prepared.append(service.prepare(draft, sender, content, account, settings))
+            prepared.append(service.prepare(draft, sender, account, settings))
         except MailInvalid as error:
             path = f"emails[{n}]." if len(drafts) > 1 else ""
             errors += [FieldError(code, message, path + param) for code, message, param in error.errors]
@@ -316,18 +316,12 @@ async def prepare(request: Request, drafts: Sequence[MailDraft]) -> list[Mail]:
     return prepared
 
 
-async def _read_missing(
-    request: Request, drafts: Sequence[MailDraft]
-) -> tuple[list[dict[str, Any]], tuple[str | None, str] | None]:
-    """Templates of the mails, and the account's default sender if one of them needs it."""
-    account = request.ctx.account
-    if all(draft.sender is not None and draft.template is None for draft in drafts):
-        return [{} for _ in drafts], None
+async def _default_sender(request: Request, drafts: Sequence[MailDraft]) -> tuple[str | None, str] | None:
+    """The account's, if one of the mails needs it."""
+    if all(draft.sender is not None for draft in drafts):
+        return None
     async with request.transaction() as conn:
-        default = None
-        if any(draft.sender is None for draft in drafts):
-            default = await service.default_sender(conn, account)
-        return [{} for _ in drafts], default
+        return await service.default_sender(conn, request.ctx.account)
 
 
 async def accept(request: Request, mails: Sequence[Mail], key: Key | None) -> list[Sent]:

@@ -117,10 +117,8 @@ async def default_sender(conn: Connection, account: Account) -> Mailbox:
     return await domains.default_sender(conn, account)
 
 
-def prepare(draft: MailDraft, sender: Mailbox, content: dict[str, Any], account: Account, settings: Settings) -> Mail:
-    """Renders and checks the mail, so that nothing but SES can refuse it. `content` has subject, html, text and preheader
-    of a template, or none of them. Raises MailInvalid, ScheduleTooFar.
-    """
+def prepare(draft: MailDraft, sender: Mailbox, account: Account, settings: Settings) -> Mail:
+    """Renders and checks the mail, so that nothing but SES can refuse it. Raises MailInvalid, ScheduleTooFar."""
     scheduled_at = draft.scheduled_at
     if scheduled_at is not None and scheduled_at > datetime.now(UTC) + SCHEDULE_MAX:
         raise ScheduleTooFar
@@ -128,14 +126,13 @@ def prepare(draft: MailDraft, sender: Mailbox, content: dict[str, Any], account:
         "from": _box(sender),
         **_boxes(draft),
         "reply_to": list(map(_box, draft.reply_to)),
-        "subject": draft.subject if draft.subject is not None else content.get("subject"),
-        "html": draft.html if draft.html is not None else content.get("html"),
-        "text": draft.text if draft.text is not None else content.get("text"),
-        "preheader": content.get("preheader"),
+        "subject": draft.subject,
+        "html": draft.html,
+        "text": draft.text,
         "headers": draft.headers,
         "attachments": draft.attachments,
         "variables": draft.variables or {},
-        "render": draft.template is not None or draft.variables is not None,
+        "render": draft.variables is not None,
         "track_opens": account.track_opens,
         "track_clicks": account.track_clicks,
         "base_url": settings.public_url,

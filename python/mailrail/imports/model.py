@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from mailrail.contacts.model import FIELD_NAME, RESERVED_FIELDS, ContactStatus
-from mailrail.errors import MailrailError
+from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused, MailrailError
 from mailrail.ids import Kind
 
 # Imports of one account that may be under way at once.
@@ -169,20 +169,16 @@ class ImportEnded(MailrailError):
     code = "import_ended"
 
 
-class ImportKeyInUse(MailrailError):
+class ImportKeyInUse(IdempotencyKeyInUse):
     """A request with this Idempotency-Key is under way."""
-
-    code = "import_key_in_use"
 
     def __init__(self, import_id: int) -> None:
         super().__init__()
         self.existing = (Kind.IMPORT, import_id)
 
 
-class ImportKeyReused(MailrailError):
+class ImportKeyReused(IdempotencyKeyReused):
     """This Idempotency-Key came with another upload before. Use a new key for a new upload."""
-
-    code = "import_key_reused"
 
     def __init__(self, import_id: int) -> None:
         super().__init__()

@@ -211,7 +211,11 @@ async def test_the_same_key_is_the_same_import(tenant: Tenant, worker_pool: Pool
     assert (again.headers["idempotent-replayed"], first.headers.get("idempotent-replayed")) == ("true", None)
     for body, query in ((b"email\nb@b.de\n", ""), (b"email\na@b.de\n", "?tags=x")):
         other = await upload(tenant, body, query=query, Idempotency_Key="k1")
-        assert (other.status, other.code, other.body["error"]["id"]) == (422, "import_key_reused", first.body["id"])
+        assert (other.status, other.code, other.body["error"]["id"]) == (
+            422,
+            "idempotency_key_reused",
+            first.body["id"],
+        )
     broken = await upload(tenant, b"", Idempotency_Key="k2")
     assert broken.status == 422
     assert (await upload(tenant, b"email\nc@b.de\n", Idempotency_Key="k2")).status == 202
