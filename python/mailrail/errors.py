@@ -37,9 +37,19 @@ class IdempotencyKeyInUse(MailrailError):
     code = "idempotency_key_in_use"
     retry_after_s = 1
 
+    def __init__(self, existing: object = None) -> None:
+        """`existing` is what the key belongs to, as (kind, row number), where that is known."""
+        super().__init__()
+        self.existing = existing
+
 
 class IdempotencyKeyReused(MailrailError):
     """This Idempotency-Key came with another request. Repeat that one exactly, or choose a new key."""
 
     code = "idempotency_key_reused"
     param = "Idempotency-Key"
+
+    def __init__(self, existing: object = None) -> None:
+        """As above."""
+        super().__init__()
+        self.existing = existing

@@ -7,8 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from mailrail.contacts.model import FIELD_NAME, RESERVED_FIELDS, ContactStatus
-from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused, MailrailError
-from mailrail.ids import Kind
+from mailrail.errors import MailrailError
 
 # Imports of one account that may be under way at once.
 OPEN_MAX = 10
@@ -167,22 +166,6 @@ class ImportEnded(MailrailError):
     """The import is over: it was completed or cancelled, or it failed."""
 
     code = "import_ended"
-
-
-class ImportKeyInUse(IdempotencyKeyInUse):
-    """A request with this Idempotency-Key is under way."""
-
-    def __init__(self, import_id: int) -> None:
-        super().__init__()
-        self.existing = (Kind.IMPORT, import_id)
-
-
-class ImportKeyReused(IdempotencyKeyReused):
-    """This Idempotency-Key came with another upload before. Use a new key for a new upload."""
-
-    def __init__(self, import_id: int) -> None:
-        super().__init__()
-        self.existing = (Kind.IMPORT, import_id)
 
 
 def is_target(text: str) -> bool:

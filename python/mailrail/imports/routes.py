@@ -10,7 +10,7 @@ from sanic.response import HTTPResponse
 
 from mailrail.contacts.model import ListNotFound
 from mailrail.db.pool import DATABASE_ERRORS
-from mailrail.errors import MailrailError
+from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused, MailrailError
 from mailrail.ids import Ids, Kind
 from mailrail.imports import service, store
 from mailrail.imports.form import read_body, read_options, values_of_texts
@@ -19,8 +19,6 @@ from mailrail.imports.model import (
     FormatUnknown,
     Import,
     ImportEnded,
-    ImportKeyInUse,
-    ImportKeyReused,
     ImportNotFound,
     ImportOptions,
     ImportTooLarge,
@@ -137,8 +135,8 @@ class ImportsAnswer(TypedDict):
         ListNotFound,
         TooManyImports,
         ImportEnded,
-        ImportKeyInUse,
-        ImportKeyReused,
+        IdempotencyKeyInUse,
+        IdempotencyKeyReused,
     ),
     is_idempotent=True,
 )

@@ -12,13 +12,13 @@ import orjson
 from mailrail._core import CoreError, ImportCutter, ImportPiece
 from mailrail.contacts import service as contacts
 from mailrail.db.pool import DATABASE_ERRORS, Connection
+from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused
+from mailrail.ids import Kind
 from mailrail.imports import store
 from mailrail.imports.model import (
     OPEN_MAX,
     Import,
     ImportEnded,
-    ImportKeyInUse,
-    ImportKeyReused,
     ImportNotFound,
     ImportOptions,
     ImportStatus,
@@ -90,7 +90,7 @@ class Upload:
         return self._cutter.envelope
 
     async def begin(self, upload_format: str, delimiter: str | None) -> None:
-        """Opens an import for `csv`, `json` or `jsonl`. Raises TooManyImports and ImportKeyInUse."""
+        """Opens an import for `csv`, `json` or `jsonl`. Raises TooManyImports and IdempotencyKeyInUse."""
         self._cutter = ImportCutter(upload_format, delimiter)
         stored_format = "csv" if upload_format == "csv" else "json"
         async with self._transactions() as conn:
@@ -121,7 +121,7 @@ class Upload:
     async def finish(self, options: Callable[[], ImportOptions]) -> tuple[Import, bool]:
         """Hands the import to the workers; whether it is one that was received before, under the same key.
 
-        `options` is asked once all bytes are in. Raises ImportUnreadable, ColumnsInvalid, ListNotFound, ImportKeyReused, and
+        `options` is asked once all bytes are in. Raises ImportUnreadable, ColumnsInvalid, ListNotFound, IdempotencyKeyReused, and
         ImportEnded where it was cancelled meanwhile.
         """
         pieces = self._cut(self._cutter.finish) if self._earlier is None else []
@@ -130,7 +130,7 @@ class Upload:
         self._digest.update(orjson.dumps(said, option=orjson.OPT_SORT_KEYS))
         if self._earlier is not None:
             if self._earlier.digest != self._digest.digest():
-                raise ImportKeyReused(self._earlier.id)
+                raise IdempotencyKeyReused((Kind.IMPORT, self._earlier.id))
             return self._earlier, True
         assert self._import_id is not None, "an upload begins before it ends"
         names = self._cutter.columns
@@ -166,7 +166,7 @@ class Upload:
         except ImportNotFound:
             return None
         if earlier.digest is None:
-            raise ImportKeyInUse(earlier.id)
+            raise IdempotencyKeyInUse((Kind.IMPORT, earlier.id))
         return earlier
 
     def _cut(self, step: Callable[[], list[ImportPiece]]) -> list[ImportPiece]:
