@@ -31,7 +31,8 @@ ROWS = 40_000
 BAD_ONE_IN = 100
 KILLS = 4
 PEAK_MAX_BYTES = 150 * 1000 * 1000
-LONG = bool(os.environ.get("CI") or os.environ.get("MAILRAIL_TEST_LOAD"))
+# Nearly the largest upload there may be, for a machine that has the minutes.
+LONG = bool(os.environ.get("MAILRAIL_TEST_LOAD"))
 
 
 @contextlib.contextmanager
