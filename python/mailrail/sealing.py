@@ -1,11 +1,12 @@
-"""Secrets at rest: AES-256-GCM under a key that derives from MAILRAIL_SECRET_KEY, one for each purpose.
+"""Secrets at rest: AES-256-GCM under keys that derive from MAILRAIL_SECRET_KEY.
 
-What is sealed is bound to its place by associated data, so that a ciphertext that is copied into another row, above all
-another tenant's, does not open there. Sealed form: 1 byte key id, 12 bytes nonce, ciphertext with its 16 bytes of tag.
+Each purpose and each place has a key of its own, so that a sealed text opens nowhere but in the row that it was made for, above
+all in no other tenant's, and random nonces never come near their limit (NIST SP 800-38D, 8.3). Sealed form: 1 byte key id,
+12 bytes nonce, ciphertext with its 16 bytes of tag.
 """
 
+import hmac
 import os
-import struct
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -15,9 +16,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from mailrail.errors import MailrailError
 
 # Which derivation: a secret key that is changed some day gets the next number, and both open meanwhile.
-KEY_ID = 1
+KEY_ID = b"\x01"
 KEY_BYTES = 32
-# NIST SP 800-38D, 8.2.2: a random nonce of 96 bits is good for 2^32 messages under one key.
 NONCE_BYTES = 12
 
 
@@ -27,28 +27,25 @@ class SealBroken(MailrailError):
     code = "seal_broken"
 
 
-def seal(secret_key: str, purpose: str, text: str, *place: int) -> bytes:
-    """The text, sealed for this place: the numbers that say whose it is."""
-    nonce = os.urandom(NONCE_BYTES)
-    sealed = AESGCM(_key(secret_key, purpose)).encrypt(nonce, text.encode(), _bound_to(KEY_ID, place))
-    return bytes((KEY_ID,)) + nonce + sealed
+class Seal:
+    """Seals for one purpose. A place is a text that no other row has."""
 
+    def __init__(self, secret_key: str, purpose: str) -> None:
+        info = f"mailrail v1 seal {purpose}".encode()
+        self._key = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(secret_key.encode())
 
-def open_sealed(secret_key: str, purpose: str, sealed: bytes, *place: int) -> str:
-    """What was sealed for that place. Raises SealBroken."""
-    if len(sealed) < 1 + NONCE_BYTES or sealed[0] != KEY_ID:
-        raise SealBroken
-    nonce, rest = sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :]
-    try:
-        return AESGCM(_key(secret_key, purpose)).decrypt(nonce, rest, _bound_to(KEY_ID, place)).decode()
-    except InvalidTag as error:
-        raise SealBroken from error
+    def close(self, data: bytes, place: str) -> bytes:
+        """The data, sealed for one place."""
+        nonce = os.urandom(NONCE_BYTES)
+        return KEY_ID + nonce + self._cipher(place).encrypt(nonce, data, KEY_ID)
 
+    def open(self, sealed: bytes, place: str) -> bytes:
+        """What was sealed for this place. Raises SealBroken."""
+        nonce, rest = sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :]
+        try:
+            return self._cipher(place).decrypt(nonce, rest, sealed[:1])
+        except (InvalidTag, ValueError) as error:
+            raise SealBroken from error
 
-def _key(secret_key: str, purpose: str) -> bytes:
-    info = f"mailrail v1 seal {purpose}".encode()
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(secret_key.encode())
-
-
-def _bound_to(key_id: int, place: tuple[int, ...]) -> bytes:
-    return struct.pack(f">B{len(place)}q", key_id, *place)
+    def _cipher(self, place: str) -> AESGCM:
+        return AESGCM(hmac.digest(self._key, place.encode(), "sha256"))

@@ -193,16 +193,9 @@ def send_campaign(settings: Settings, key: str) -> str:
     return str(made["id"])
 
 
-def accepted(simulator: RunningSimulator) -> list[str]:
-    """To whom the simulator accepted mail, in order, doubles included, canaries aside."""
-    mails = simulator.get("accepted?from=0&limit=1000000")["mails"]
-    to = (address for mail in mails for address in mail["to"])
-    return [address for address in to if not address.endswith("@simulator.amazonses.com")]
-
-
 def assert_each_got_one(simulator: RunningSimulator, recipients: int) -> None:
     """Nobody is missing, nobody has two."""
-    counts = Counter(accepted(simulator))
+    counts = Counter(simulator.accepted())
     doubled = sorted(address for address, mails in counts.items() if mails > 1)
     assert (len(counts), doubled, simulator.get("duplicates")["count"]) == (recipients, [], 0)
 

@@ -38,6 +38,13 @@ class RunningSimulator:
         """The mails assembled for one address, oldest first."""
         return self.get(f"messages?to={urllib.parse.quote(to, safe='')}")  # type: ignore[no-any-return]
 
+    def accepted(self) -> list[str]:
+        """To whom it accepted mail, in order, doubles included, canaries aside."""
+        log = self.get("accepted?from=0&limit=1000000")
+        assert log["complete"], "it forgot the oldest of its mails"
+        to = (address for mail in log["mails"] for address in mail["to"])
+        return [address for address in to if not address.endswith("@simulator.amazonses.com")]
+
     def forget(self) -> None:
         """Drops the mails kept so far."""
         self._request("messages", "DELETE")

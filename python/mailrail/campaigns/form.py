@@ -1,5 +1,7 @@
 """A campaign as users write it, in parts that both dialects share."""
 
+from datetime import datetime
+
 from mailrail.campaigns.model import TemplateInvalid
 from mailrail.campaigns.recipients import EVERY_STATE, WORDS
 from mailrail.contacts.model import ListNotFound
@@ -23,6 +25,11 @@ def read_audience(fields: Fields, ids: Ids) -> tuple[int | None, list[str]]:
     list_id = fields.text("listId", ID_MAX_CHARS)
     tags = fields.texts("tags", TAGS_MAX, TAG_MAX_CHARS) or []
     return (None if list_id is None else ids.find(Kind.LIST, list_id)), tags
+
+
+def read_launch(fields: Fields) -> datetime | None:
+    """`scheduledAt`, the only field of a launch; without it the campaign starts at once."""
+    return fields.moment("scheduledAt")
 
 
 RETRYABLE = {"failed": State.FAILED, "unresolved": State.UNRESOLVED}

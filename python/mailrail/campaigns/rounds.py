@@ -9,10 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Protocol
-
-import orjson
 
 from mailrail import failpoints
 from mailrail._core import Codec, CoreError, Lease, Plan, Report, Sender
@@ -21,7 +18,7 @@ from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.emails import mails
 from mailrail.emails import store as emails
-from mailrail.emails.accepted_log import Accepted, AcceptedLog, ranges_of
+from mailrail.emails.accepted_log import AcceptedLog, remember_round
 from mailrail.emails.model import RETRYABLE, LeasedShard, Outcome, Round
 
 log = logging.getLogger(__name__)
@@ -133,7 +130,7 @@ class Rounds:
                 return Sent(claimed.claim_id, None)
             report = await self._submit(stream, shard, claimed, rows, lease)
             self._count(report.counts)
-            await self._remember(stream, shard, claimed, report)
+            await remember_round(self._accepted_log, self._system, shard, claimed, report, stream.campaign_id)
             await self._write_down(shard, claimed, report, timings)
         timings.add(report)
         return Sent(claimed.claim_id, report)
@@ -195,32 +192,6 @@ class Rounds:
             raise
         failpoints.hit("report.received", **_facts(shard, claimed))
         return report
-
-    async def _remember(self, stream: Stream, shard: LeasedShard, claimed: Round, report: Report) -> None:
-        """Adds the round to the log of accepted mail before its results are committed: should the database be lost now and
-        an older state of it restored, the log still knows.
-        """
-        accepted, unknown = (report.counts.get(outcome, 0) for outcome in (Outcome.ACCEPTED, Outcome.UNKNOWN))
-        if self._accepted_log is None or not (accepted or unknown):
-            return
-        record = Accepted(
-            system=self._system,
-            account_id=shard.account_id,
-            campaign_id=stream.campaign_id,
-            stream_id=shard.stream_id,
-            shard=shard.shard,
-            claim_id=claimed.claim_id,
-            attempt=claimed.attempt,
-            claimed=ranges_of(claimed.first_seq, claimed.last_seq, claimed.seqs),
-            accepted=orjson.loads(report.accepted_ranges),
-            unsure=unknown > 0,
-            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        )
-        try:
-            await self._accepted_log.append(record)
-        except OSError as error:
-            # The results are truth and go on; only the guard against restored backups misses this round.
-            log.error("send loop: the log of accepted mail cannot be written (%s)", error)
 
     async def _write_down(self, shard: LeasedShard, claimed: Round, report: Report, timings: "Timings") -> None:
         """Outcomes are facts however late they come, and what is lost here would have to wait for its events."""

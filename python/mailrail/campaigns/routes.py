@@ -4,7 +4,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypedDict
 
 from sanic.response import HTTPResponse
 
@@ -24,6 +24,7 @@ from mailrail.web.answers import answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import Fields
+from mailrail.web.openapi import PER_RECIPIENT, operation
 from mailrail.web.pages import page_answer, read_page, read_page_after
 from mailrail.web.values import shown_time, shown_time_or_none, shown_usd
 
@@ -37,6 +38,27 @@ LEFT_OUT = {
     State.REJECTED: "Amazon SES accepted the mail, then refused to send it: the same mail would fail again",
     State.EXPIRED: "Amazon SES accepted the mail and told nothing more: it may have arrived",
 }
+
+
+class CostAnswer(TypedDict):
+    """What a send has set aside, in dollars and exactly."""
+
+    estimated: float
+    estimatedMicros: int
+    currency: str
+    holdId: str | None
+
+
+class LaunchAnswer(TypedDict):
+    """A campaign that was sent or scheduled."""
+
+    success: bool
+    status: str
+    id: str
+    audienceCount: int
+    cost: CostAnswer
+    scheduledAt: str | None
+    sentAt: str | None
 
 
 async def create(request: Request) -> HTTPResponse:
@@ -69,21 +91,21 @@ async def get(request: Request, campaign_id: str) -> HTTPResponse:
     return answer({**_shown(campaign, audience_count, request), "progress": asdict(progress)})
 
 
+@operation(answers={200: LaunchAnswer}, reads=form.read_launch, price=PER_RECIPIENT)
 async def launch(request: Request, campaign_id: str) -> HTTPResponse:
     """POST /api/v1/campaigns/:id/launch: sends the draft, or schedules it."""
     started = await launch_campaign(request, campaign_id)
     campaign = started.campaign
-    return answer(
-        {
-            "success": True,
-            "status": campaign.status.shown,
-            "id": request.app.ctx.ids.encode(Kind.CAMPAIGN, campaign.id),
-            "audienceCount": started.audience_count,
-            "cost": cost(started, request.app.ctx.ids),
-            "scheduledAt": shown_time_or_none(campaign.scheduled_at),
-            "sentAt": shown_time_or_none(campaign.sent_at),
-        }
-    )
+    told: LaunchAnswer = {
+        "success": True,
+        "status": campaign.status.shown,
+        "id": request.app.ctx.ids.encode(Kind.CAMPAIGN, campaign.id),
+        "audienceCount": started.audience_count,
+        "cost": cost(started, request.app.ctx.ids),
+        "scheduledAt": shown_time_or_none(campaign.scheduled_at),
+        "sentAt": shown_time_or_none(campaign.sent_at),
+    }
+    return answer(told)
 
 
 async def pause(request: Request, campaign_id: str) -> HTTPResponse:
@@ -191,7 +213,7 @@ async def launch_campaign(request: Request, campaign_id: str) -> Launch:
     """Sends the campaign of this public id, or schedules it: `scheduledAt` is the only field."""
     ctx, account = request.app.ctx, request.ctx.account
     fields = Fields(read_object(request))
-    scheduled_at = fields.moment("scheduledAt")
+    scheduled_at = form.read_launch(fields)
     fields.finish()
     number = ctx.ids.find(Kind.CAMPAIGN, campaign_id)
     with failpoints.span("ledger"):
@@ -207,12 +229,12 @@ def estimated_micros(account: Account, settings: Settings, audience_count: int) 
     return audience_count * account.price_micros if settings.billing else 0
 
 
-def cost(started: Launch, ids: Ids) -> dict[str, Any]:
+def cost(started: Launch, ids: Ids) -> CostAnswer:
     """What a send has set aside; what a scheduled one will."""
     return _cost(started.amount_micros, started.hold_id, ids)
 
 
-def _cost(amount_micros: int, hold_id: int | None, ids: Ids) -> dict[str, Any]:
+def _cost(amount_micros: int, hold_id: int | None, ids: Ids) -> CostAnswer:
     return {
         "estimated": shown_usd(amount_micros),
         "estimatedMicros": amount_micros,

@@ -14,14 +14,19 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import orjson
 
 from mailrail.bus.kafka import KafkaBus
 from mailrail.bus.messages import BadLetter
 from mailrail.config import Settings
+from mailrail.emails.model import LeasedShard, Outcome, Round
+
+if TYPE_CHECKING:
+    from mailrail._core import Report
 
 log = logging.getLogger(__name__)
 
@@ -340,3 +345,37 @@ def ranges_of(first_seq: int | None, last_seq: int | None, seqs: Sequence[int] |
         else:
             spans.append([seq, seq])
     return spans
+
+
+async def remember_round(
+    accepted_log: AcceptedLog | None,
+    system: str,
+    shard: LeasedShard,
+    claimed: Round,
+    report: "Report",
+    campaign_id: int | None,
+) -> None:
+    """Adds a round of which SES accepted something, or may have. To be called before its results are committed: should the
+    database be lost now and an older state of it restored, the log still knows. `system` is the database's identifier.
+    """
+    accepted, unknown = (report.counts.get(outcome, 0) for outcome in (Outcome.ACCEPTED, Outcome.UNKNOWN))
+    if accepted_log is None or not (accepted or unknown):
+        return
+    record = Accepted(
+        system=system,
+        account_id=shard.account_id,
+        campaign_id=campaign_id,
+        stream_id=shard.stream_id,
+        shard=shard.shard,
+        claim_id=claimed.claim_id,
+        attempt=claimed.attempt,
+        claimed=ranges_of(claimed.first_seq, claimed.last_seq, claimed.seqs),
+        accepted=orjson.loads(report.accepted_ranges),
+        unsure=unknown > 0,
+        at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
+    try:
+        await accepted_log.append(record)
+    except OSError as error:
+        # The results are truth and go on; only the guard against restored backups misses this round.
+        log.error("the log of accepted mail cannot be written (%s)", error)

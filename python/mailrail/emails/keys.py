@@ -10,8 +10,8 @@ from mailrail.db.pool import Connection
 from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused
 
 if TYPE_CHECKING:
-    from mailrail.emails.mailroom import Sent, Submission
     from mailrail.emails.mails import Answered
+    from mailrail.emails.submission import Sent, Submission
 
 
 @dataclass(frozen=True, slots=True)

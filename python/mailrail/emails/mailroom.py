@@ -10,15 +10,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import orjson
 
 from mailrail import failpoints
-from mailrail._core import Codec, CoreError, Lease, Report, Sender, encode_mail_rows
+from mailrail._core import Codec, CoreError, Lease, Sender
 from mailrail.accounts.model import Account
 from mailrail.addresses import domain_of
 from mailrail.bus import outbox
@@ -28,12 +27,13 @@ from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool, transaction
 from mailrail.domains.model import SenderNotVerified
 from mailrail.domains.service import covering_domains
 from mailrail.emails import keys, mails, store
-from mailrail.emails.accepted_log import Accepted, AcceptedLog
+from mailrail.emails.accepted_log import AcceptedLog, remember_round
 from mailrail.emails.fold import FOLD_INTERVAL_S
 from mailrail.emails.keys import Key
 from mailrail.emails.mail import Mail
 from mailrail.emails.mails import SHARD_SIZE, Answered, Placed
 from mailrail.emails.model import RETRYABLE, UNSENT, EventKind, LeasedShard, Outcome, Round, SendingHeld
+from mailrail.emails.submission import Sent, Shard, Submission, Written
 from mailrail.errors import IdempotencyKeyInUse, MailrailError
 from mailrail.ses.limiter import Limiter, NoTokens
 from mailrail.wallet import service as wallet
@@ -59,71 +59,6 @@ PLAYED = {
 }
 PLAYED_OTHERWISE = (EventKind.SEND, EventKind.DELIVERY)
 SIMULATED_DOMAIN = "simulator.amazonses.com"
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A mail that was taken: its numbers, and what its first attempt came to, address by address. None for an address that
-    a worker will try.
-    """
-
-    stream_id: int
-    first_seq: int
-    mail: Mail
-    outcomes: tuple[Answered | None, ...]
-
-
-@dataclass(eq=False, slots=True)
-class Submission:
-    """Mails of one request, taken together or not at all. `done` gets a `Sent` for each, or what a replay answers."""
-
-    mails: Sequence[Mail]
-    key: Key | None = None
-    done: "asyncio.Future[list[Sent]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    placed: list[Placed] = field(default_factory=list)
-
-    @property
-    def addresses(self) -> int:
-        """Recipients in all."""
-        return sum(len(mail.addresses) for mail in self.mails)
-
-    def sent(self, stream_id: int, by_seq: "Mapping[int, Answered]") -> "list[Sent]":
-        """Its mails in their order, with what is known of each address."""
-        return [
-            Sent(
-                stream_id,
-                item.first_seq,
-                item.mail,
-                tuple(by_seq.get(item.first_seq + n) for n in range(len(item.mail.addresses))),
-            )
-            for item in self.placed
-        ]
-
-    def fail(self, error: BaseException) -> None:
-        """Nothing of it was taken."""
-        if not self.done.done():
-            self.done.set_exception(error)
-
-
-@dataclass(eq=False, slots=True)
-class Shard:
-    """A range of numbers that this process gives out. `leased` ones are sent from here, the others by workers."""
-
-    leased: LeasedShard
-    identity: str
-    next_seq: int
-    day: date = field(default_factory=lambda: datetime.now(UTC).date())
-    under_way: int = 0
-    is_left: bool = False
-
-    @property
-    def room(self) -> int:
-        """Numbers that are left in it."""
-        return (self.leased.shard + 1) * SHARD_SIZE + 1 - self.next_seq
-
-    def has_room(self, addresses: int) -> bool:
-        """Whether so many more fit and it is still in use."""
-        return not self.is_left and self.room >= addresses and self.day == datetime.now(UTC).date()
 
 
 class Mailroom:
@@ -240,14 +175,14 @@ class Desk:
         """The oldest that fit into one commit, and of each idempotency key only the first."""
         batch: list[Submission] = []
         taken, names = 0, set[str]()
-        while self._waiting and (not batch or taken + self._waiting[0].addresses <= COMMIT_MAX):
+        while self._waiting and (not batch or taken + len(self._waiting[0].addresses) <= COMMIT_MAX):
             submission = self._waiting.pop(0)
             if submission.key is not None and submission.key.name in names:
                 submission.fail(IdempotencyKeyInUse())
                 continue
             if submission.key is not None:
                 names.add(submission.key.name)
-            taken += submission.addresses
+            taken += len(submission.addresses)
             batch.append(submission)
         return batch
 
@@ -255,7 +190,7 @@ class Desk:
 
     async def _take_in(self, batch: list[Submission]) -> None:
         """Writes the batch, then has it sent."""
-        asked = sum(map(_due_now, batch))
+        asked = sum(len(each.addresses) for each in batch if not each.is_scheduled)
         wait_s = await self._take_tokens(asked)
         asked_ns = Lease.now_ns()
         written = Written()
@@ -266,13 +201,13 @@ class Desk:
                 await self._room.limiter.give_back(asked - (len(written.claimed) if written.claimed else 0))
         self._sending, self._leaving = written.sending, written.leaving
         for submission in written.left:
-            _answer(submission, written.stream_id, {})
+            submission.succeed(written.stream_id, {})
         if written.sent:
             assert written.sending is not None
             written.sending.under_way += 1
             self._room.start(self._send(written, asked_ns, wait_s or 0.0))
 
-    async def _commit(self, batch: list[Submission], written: "Written", asked_ns: int, *, is_sent_here: bool) -> None:
+    async def _commit(self, batch: list[Submission], written: Written, asked_ns: int, *, is_sent_here: bool) -> None:
         """Durable when it returns."""
         try:
             async with transaction(self._room.pool, self._account_id) as conn:
@@ -282,7 +217,12 @@ class Desk:
                 written.claimed = None
                 raise
         if written.claimed is not None:
-            failpoints.hit("mail.committed", **_facts(written), **_recipients(written.claimed))
+            failpoints.hit(
+                "mail.committed",
+                **written.facts(),
+                first_seq=written.claimed.first_seq,
+                last_seq=written.claimed.last_seq,
+            )
 
     async def _take_tokens(self, addresses: int) -> float | None:
         """Seconds until so many may be sent; None where a worker has to do it later."""
@@ -299,15 +239,13 @@ class Desk:
             return None
         return wait_s
 
-    async def _write(
-        self, conn: Connection, batch: list[Submission], written: "Written", *, is_sent_here: bool
-    ) -> None:
+    async def _write(self, conn: Connection, batch: list[Submission], written: Written, *, is_sent_here: bool) -> None:
         """Everything that has to be true before a call; whoever is refused leaves the batch with the reason."""
         assert self._account is not None
         account, settings = self._account, self._room.settings
         for submission in batch:
             submission.placed.clear()
-        addresses = sorted({address.lower() for _, address in _all_addresses(batch)})
+        addresses = sorted({address.lower() for each in batch for address in each.addresses})
         senders = {domain_of(mail.sender) for submission in batch for mail in submission.mails}
         standing = await mails.read_standing(
             conn, account.id, sorted({name for sender in senders for name in covering_domains(sender)}), addresses
@@ -315,11 +253,10 @@ class Desk:
         if standing.is_held:
             raise SendingHeld
         batch[:] = await keys.take(conn, account.id, batch, self._is_test, settings.lease_s)
-        unverified = [each for each in batch if not _is_verified(each, standing.verified_domains)]
+        unverified = [each for each in batch if not each.is_covered_by(standing.verified_domains)]
         await self._refuse(conn, batch, unverified, SenderNotVerified())
         if not batch:
             return
-        written.created_at = datetime.now(UTC)
         await self._open_shards(conn, batch, written, is_sent_here=is_sent_here)
         price_micros = account.price_micros if settings.billing and not self._is_test else 0
         written.suppressed = standing.suppressed
@@ -336,7 +273,7 @@ class Desk:
         placed = [item for submission in batch for item in submission.placed]
         if not placed:
             return
-        await mails.insert_mails(conn, account.id, written.stream_id, placed, written.created_at)
+        await mails.insert_mails(conn, account.id, written.stream_id, placed)
         written.left = [each for each in batch if self._is_left(each, is_sent_here=is_sent_here)]
         written.sent = [each for each in batch if each not in written.left]
         await keys.keep(conn, account.id, self._is_test, written.left, written.stream_id, {})
@@ -358,14 +295,14 @@ class Desk:
         """Whether workers send it. A request with one scheduled mail is left as a whole: its others are due at once. What a
         test key sends is played here and now: no worker may ever have it.
         """
-        return not self._is_test and (not is_sent_here or _is_scheduled(submission))
+        return not self._is_test and (not is_sent_here or submission.is_scheduled)
 
     async def _open_shards(
-        self, conn: Connection, batch: list[Submission], written: "Written", *, is_sent_here: bool
+        self, conn: Connection, batch: list[Submission], written: Written, *, is_sent_here: bool
     ) -> None:
         """Room for the batch's numbers, under a lease that covers its calls where it is sent from here."""
-        sent = sum(each.addresses for each in batch if not self._is_left(each, is_sent_here=is_sent_here))
-        left = sum(each.addresses for each in batch) - sent
+        sent = sum(len(each.addresses) for each in batch if not self._is_left(each, is_sent_here=is_sent_here))
+        left = sum(len(each.addresses) for each in batch) - sent
         sending, leaving = self._sending, self._leaving
         if sending is not None and sent and not sending.has_room(sent):
             sending.is_left, sending = True, None
@@ -419,10 +356,9 @@ class Desk:
         """The addresses that are paid for. Nobody pays for one that is suppressed; but what a worker sends later may not
         be by then, and is released if it is.
         """
-        addresses = [address for _, address in _all_addresses([submission])]
         if self._is_left(submission, is_sent_here=is_sent_here):
-            return addresses
-        return [address for address in addresses if address.lower() not in suppressed]
+            return submission.addresses
+        return [address for address in submission.addresses if address.lower() not in suppressed]
 
     async def _hold(
         self,
@@ -465,7 +401,7 @@ class Desk:
             batch.remove(each)
             each.fail(error)
 
-    async def _took_place(self, written: "Written", asked_ns: int, error: BaseException) -> bool:
+    async def _took_place(self, written: Written, asked_ns: int, error: BaseException) -> bool:
         """Whether a commit without an answer was one, asked for as long as the lease would have held."""
         placed = [item for each in written.sent + written.left for item in each.placed]
         if not placed:
@@ -482,7 +418,7 @@ class Desk:
 
     # —— the calls and the second commit ——
 
-    async def _send(self, written: "Written", asked_ns: int, wait_s: float) -> None:
+    async def _send(self, written: Written, asked_ns: int, wait_s: float) -> None:
         """The calls of a claimed batch, and what came of them."""
         shard, claimed = written.sending, written.claimed
         assert shard is not None
@@ -500,68 +436,40 @@ class Desk:
             if shard.is_left and shard.under_way == 0:
                 self._room.start(self._release(shard))
 
-    async def _submit(self, written: "Written", asked_ns: int, wait_s: float) -> list[Answered]:
+    async def _submit(self, written: Written, asked_ns: int, wait_s: float) -> list[Answered]:
         room, shard, claimed = self._room, written.sending, written.claimed
         assert shard is not None
         assert claimed is not None
         if wait_s > 0:
             await asyncio.sleep(wait_s)
-        rows = encode_mail_rows(*_rows(written))
         lease = Lease(asked_ns + int(room.settings.lease_s * 1e9))
         try:
-            report = await room.sender.submit_mails(shard.identity.encode(), rows, lease, room.codec)
+            report = await room.sender.submit_mails(shard.identity.encode(), written.rows(), lease, room.codec)
         except CoreError as error:
             log.error("mailroom: the send core refused a batch (%s)", error)
-            return [Answered(seq, Outcome.NOT_WRITTEN, None, "the send core refused it") for seq in _seqs(written)]
-        failpoints.hit("mail.answered", **_facts(written))
+            return [Answered(seq, Outcome.NOT_WRITTEN, None, "the send core refused it") for seq, _ in written.numbered]
+        failpoints.hit("mail.answered", **written.facts())
         room.count(report.counts)
         await room.limiter.throttled(report.throttled)
         if report.daily_quota_hit:
             await room.limiter.day_used_up()
         await room.limiter.give_back(sum(n for code, n in report.counts.items() if code in UNSENT))
-        await self._remember(shard.leased, claimed, report)
+        if room.accepted_log is not None and not room.system:
+            async with room.pool.acquire() as conn:
+                room.system = await store.system_identifier(conn)
+        await remember_round(room.accepted_log, room.system, shard.leased, claimed, report, None)
         return [Answered(seq, Outcome(outcome), message_id, error) for seq, outcome, message_id, error in report.rows]
 
-    async def _remember(self, shard: LeasedShard, claimed: Round, report: Report) -> None:
-        """The log of accepted mail comes before the database, as in a campaign's round."""
-        accepted, unknown = (report.counts.get(outcome, 0) for outcome in (Outcome.ACCEPTED, Outcome.UNKNOWN))
-        if self._room.accepted_log is None or not (accepted or unknown):
-            return
-        if not self._room.system:
-            async with self._room.pool.acquire() as conn:
-                self._room.system = await store.system_identifier(conn)
-        assert claimed.first_seq is not None
-        assert claimed.last_seq is not None
-        record = Accepted(
-            system=self._room.system,
-            account_id=self._account_id,
-            campaign_id=None,
-            stream_id=shard.stream_id,
-            shard=shard.shard,
-            claim_id=claimed.claim_id,
-            attempt=claimed.attempt,
-            claimed=[[claimed.first_seq, claimed.last_seq]],
-            accepted=orjson.loads(report.accepted_ranges),
-            unsure=unknown > 0,
-            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        )
-        try:
-            await self._room.accepted_log.append(record)
-        except OSError as error:
-            log.error("mailroom: the log of accepted mail cannot be written (%s)", error)
-
-    def _play(self, written: "Written") -> list[Answered]:
+    def _play(self, written: Written) -> list[Answered]:
         """Outcomes of mail that never leaves this machine."""
         return [
             Answered(seq, Outcome.SKIPPED_SUPPRESSED, None, None)
-            if address.lower() in written.suppressed
+            if written.is_suppressed(address)
             else Answered(seq, Outcome.ACCEPTED, f"test-{written.stream_id:x}-{seq}", None)
-            for seq, address in _numbered(written)
+            for seq, address in written.numbered
         ]
 
-    async def _write_down(
-        self, written: "Written", shard: LeasedShard, claimed: Round, answers: list[Answered]
-    ) -> None:
+    async def _write_down(self, written: Written, shard: LeasedShard, claimed: Round, answers: list[Answered]) -> None:
         """Outcomes once, however often the database fails meanwhile; then the requests get their answers."""
         began = time.monotonic()
         by_seq = {answer.seq: answer for answer in answers}
@@ -585,21 +493,21 @@ class Desk:
                 if time.monotonic() - began > self._room.settings.fence_s:
                     raise
                 await asyncio.sleep(DATABASE_PAUSE_S)
-        failpoints.hit("mail.written", **_facts(written))
+        failpoints.hit("mail.written", **written.facts())
         if is_retried and written.sending is not None:
             # Workers take over whatever has to be tried again; new mail gets another shard.
             written.sending.is_left = True
             if self._sending is written.sending:
                 self._sending = None
         for each in written.sent:
-            _answer(each, written.stream_id, by_seq)
+            each.succeed(written.stream_id, by_seq)
 
     async def _write_played(
-        self, conn: Connection, shard: LeasedShard, written: "Written", by_seq: Mapping[int, Answered]
+        self, conn: Connection, shard: LeasedShard, written: Written, by_seq: Mapping[int, Answered]
     ) -> None:
         played = [
             (seq, int(kind))
-            for seq, address in _numbered(written)
+            for seq, address in written.numbered
             if by_seq[seq].outcome is Outcome.ACCEPTED
             for kind in _fate(address)
         ]
@@ -616,73 +524,6 @@ class Desk:
             log.warning("mailroom: a shard is not released (%s)", type(error).__name__)
 
 
-@dataclass(eq=False, slots=True)
-class Written:
-    """What a first commit wrote: `sent` is claimed and goes out from here, `left` has permits for workers."""
-
-    stream_id: int = 0
-    sending: Shard | None = None
-    leaving: Shard | None = None
-    sent: list[Submission] = field(default_factory=list)
-    left: list[Submission] = field(default_factory=list)
-    claimed: Round | None = None
-    suppressed: frozenset[str] = frozenset()
-    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-
-def _facts(written: Written) -> dict[str, int]:
-    assert written.claimed is not None
-    return {"stream_id": written.stream_id, "claim_id": written.claimed.claim_id, "attempt": written.claimed.attempt}
-
-
-def _recipients(claimed: Round) -> dict[str, int | None]:
-    return {"first_seq": claimed.first_seq, "last_seq": claimed.last_seq}
-
-
-def _all_addresses(batch: Sequence[Submission]) -> list[tuple[str, str]]:
-    return [entry for submission in batch for mail in submission.mails for entry in mail.addresses]
-
-
-def _due_now(submission: Submission) -> int:
-    return 0 if _is_scheduled(submission) else submission.addresses
-
-
-def _is_scheduled(submission: Submission) -> bool:
-    return any(mail.scheduled_at is not None for mail in submission.mails)
-
-
-def _is_verified(submission: Submission, verified: frozenset[str]) -> bool:
-    return all(verified & set(covering_domains(domain_of(mail.sender))) for mail in submission.mails)
-
-
-def _numbered(written: Written) -> list[tuple[int, str]]:
-    """(number, address) of all that the batch sends from here."""
-    return [
-        (item.first_seq + n, address)
-        for each in written.sent
-        for item in each.placed
-        for n, (_, address) in enumerate(item.mail.addresses)
-    ]
-
-
-def _seqs(written: Written) -> list[int]:
-    return [seq for seq, _ in _numbered(written)]
-
-
-def _rows(written: Written) -> tuple[int, list[int], int, list[int | None], list[str], list[bytes]]:
-    numbered = _numbered(written)
-    contents = [item.mail.content for each in written.sent for item in each.placed for _ in item.mail.addresses]
-    skips = [
-        int(Outcome.SKIPPED_SUPPRESSED) if address.lower() in written.suppressed else None for _, address in numbered
-    ]
-    return written.stream_id, [seq for seq, _ in numbered], 1, skips, [address for _, address in numbered], contents
-
-
 def _fate(address: str) -> tuple[EventKind, ...]:
     local, _, domain = address.lower().partition("@")
     return PLAYED.get(local.partition("+")[0], PLAYED_OTHERWISE) if domain == SIMULATED_DOMAIN else PLAYED_OTHERWISE
-
-
-def _answer(submission: Submission, stream_id: int, by_seq: Mapping[int, Answered]) -> None:
-    if not submission.done.done():
-        submission.done.set_result(submission.sent(stream_id, by_seq))

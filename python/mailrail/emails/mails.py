@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
+
 from mailrail.db.pool import Connection, fetch_one
 from mailrail.emails.mail import ADDRESSES_MAX, PRECEDENCE, Mail
 from mailrail.emails.model import LeasedShard, Outcome, Round, State
@@ -145,68 +147,60 @@ class Placed:
     billed: frozenset[str]
 
 
-async def insert_mails(
-    conn: Connection, account_id: int, stream_id: int, placed: Sequence[Placed], created_at: datetime
-) -> None:
-    """The mails, their addresses as the stream's audience, and where their links lead."""
-    rows = [
-        (
-            item.first_seq + n,
-            item.first_seq,
-            role,
-            address,
-            item.hold_id if address in item.billed else None,
-            item.mail,
-            n == 0,
-        )
-        for item in placed
-        for n, (role, address) in enumerate(item.mail.addresses)
-    ]
+async def insert_mails(conn: Connection, account_id: int, stream_id: int, placed: Sequence[Placed]) -> None:
+    """The mails, their addresses as the stream's audience, and where their links lead: three statements at most."""
+    rows = [(item, n, role, address) for item in placed for n, (role, address) in enumerate(item.mail.addresses)]
+    seqs = [item.first_seq + n for item, n, _, _ in rows]
     await conn.execute(
         """INSERT INTO audience (stream_id, seq, account_id, email, hold_id)
            SELECT $1, seq, $2, email, hold_id FROM unnest($3::integer[], $4::text[], $5::bigint[]) AS a(seq, email, hold_id)""",
         stream_id,
         account_id,
-        [seq for seq, *_ in rows],
-        [address for _, _, _, address, *_ in rows],
-        [hold_id for *_, hold_id, _, _ in rows],
+        seqs,
+        [address for *_, address in rows],
+        [item.hold_id if address in item.billed else None for item, _, _, address in rows],
     )
     await conn.execute(
         """INSERT INTO mails (stream_id, seq, account_id, first_seq, role, email_folded, created_at, scheduled_at, sender,
              subject, tags, content)
-           SELECT $1, seq, $2, first_seq, role, email_folded, $3, scheduled_at, sender, subject,
+           SELECT $1, seq, $2, first_seq, role, email_folded, clock_timestamp(), scheduled_at, sender, subject,
+             -- A name or value has no line's end.
              CASE WHEN content IS NOT NULL THEN coalesce(string_to_array(tags, E'\\n'), '{}') END, content
-           FROM unnest($4::integer[], $5::integer[], $6::text[], $7::text[], $8::timestamptz[], $9::text[], $10::text[],
-             $11::text[], $12::bytea[])
+           FROM unnest($3::integer[], $4::integer[], $5::text[], $6::text[], $7::timestamptz[], $8::text[], $9::text[],
+             $10::text[], $11::bytea[])
              AS m(seq, first_seq, role, email_folded, scheduled_at, sender, subject, tags, content)""",
         stream_id,
         account_id,
-        created_at,
-        [seq for seq, *_ in rows],
-        [first for _, first, *_ in rows],
-        [role for _, _, role, *_ in rows],
-        [address.lower() for _, _, _, address, *_ in rows],
-        [mail.scheduled_at for *_, mail, _ in rows],
-        [mail.sender if first else None for *_, mail, first in rows],
-        [mail.subject if first else None for *_, mail, first in rows],
-        # A name or value has no line's end.
-        ["\n".join(mail.tags) or None if first else None for *_, mail, first in rows],
-        [mail.content if first else None for *_, mail, first in rows],
+        seqs,
+        [item.first_seq for item, *_ in rows],
+        [role for _, _, role, _ in rows],
+        [address.lower() for *_, address in rows],
+        [item.mail.scheduled_at for item, *_ in rows],
+        # The first row of a mail has what all of them share.
+        *(
+            [value if n == 0 else None for value, (_, n, _, _) in zip(column, rows, strict=True)]
+            for column in (
+                [item.mail.sender for item, *_ in rows],
+                [item.mail.subject for item, *_ in rows],
+                ["\n".join(item.mail.tags) or None for item, *_ in rows],
+                [item.mail.content for item, *_ in rows],
+            )
+        ),
     )
-    linked = [item for item in placed if item.mail.links]
-    if linked:
-        await conn.executemany(
-            """INSERT INTO mail_links (stream_id, first_seq, last_seq, account_id, urls) VALUES ($1, $2, $3, $4, $5)""",
-            [
-                (
-                    stream_id,
-                    item.first_seq,
-                    item.first_seq + len(item.mail.addresses) - 1,
-                    account_id,
-                    list(item.mail.links),
-                )
-                for item in linked
-            ],
+    await _insert_links(conn, account_id, stream_id, [item for item in placed if item.mail.links])
+
+
+async def _insert_links(conn: Connection, account_id: int, stream_id: int, placed: Sequence[Placed]) -> None:
+    if placed:
+        await conn.execute(
+            """INSERT INTO mail_links (stream_id, first_seq, last_seq, account_id, urls)
+               SELECT $1, first_seq, last_seq, $2, ARRAY(SELECT jsonb_array_elements_text(urls::jsonb))
+               FROM unnest($3::integer[], $4::integer[], $5::text[]) AS l(first_seq, last_seq, urls)""",
+            stream_id,
+            account_id,
+            [item.first_seq for item in placed],
+            [item.first_seq + len(item.mail.addresses) - 1 for item in placed],
+            [orjson.dumps(item.mail.links).decode() for item in placed],
         )
 
 

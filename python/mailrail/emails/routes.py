@@ -25,10 +25,10 @@ from mailrail.emails.mail import (
     state_after,
     status_of,
 )
-from mailrail.emails.mailroom import Sent
 from mailrail.emails.mails import SHARD_SIZE, MailFilter
 from mailrail.emails.model import EventKind, SendingHeld, State
 from mailrail.emails.service import EVENT_WORDS, FoundMail, MailInvalid, ScheduleTooFar
+from mailrail.emails.submission import Sent
 from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused
 from mailrail.ids import NO_ROW, Ids, Kind
 from mailrail.wallet.model import InsufficientFunds, WalletFrozen
@@ -37,13 +37,12 @@ from mailrail.web.body import read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import FieldError, Fields, FieldsInvalid
 from mailrail.web.idempotency import REPLAYED_HEADER, fingerprint, read_owner
-from mailrail.web.openapi import Query, operation
+from mailrail.web.openapi import PER_RECIPIENT, Query, operation
 from mailrail.web.pages import PAGE_QUERY, page_answer, read_page_after
 from mailrail.web.values import shown_time, shown_time_or_none
 
 # Attachments travel inside the JSON, and a third larger.
 BODY_MAX_BYTES = 40 * 1024 * 1024
-PRICE = "$0.0003/recipient"
 FILTER_MAX_CHARS = 500
 REJECTED: dict[MailStatus, type[MailRejected] | type[RecipientSuppressed]] = {
     MailStatus.FAILED: MailRejected,
@@ -164,7 +163,7 @@ class EmailsAnswer(TypedDict):
         IdempotencyKeyInUse,
         IdempotencyKeyReused,
     ),
-    price=PRICE,
+    price=PER_RECIPIENT,
     is_idempotent=True,
     body_max_bytes=BODY_MAX_BYTES,
     example=(
@@ -206,7 +205,7 @@ async def send(request: Request) -> HTTPResponse:
         IdempotencyKeyInUse,
         IdempotencyKeyReused,
     ),
-    price=PRICE,
+    price=PER_RECIPIENT,
     is_idempotent=True,
     body_max_bytes=BODY_MAX_BYTES,
     example=(

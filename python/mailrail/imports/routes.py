@@ -31,13 +31,13 @@ from mailrail.web.answers import answer
 from mailrail.web.body import BodyUnreadable, decode, read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import FieldError, Fields, FieldsInvalid
+from mailrail.web.idempotency import REPLAYED_HEADER, read_owner
 from mailrail.web.openapi import Query, operation
-from mailrail.web.pages import page_answer, read_page
+from mailrail.web.pages import PAGE_QUERY, page_answer, read_page
 from mailrail.web.values import shown_time, shown_time_or_none
 
 log = logging.getLogger(__name__)
 
-KEY_MAX_CHARS = 255
 FORMATS = {
     "text/csv": "csv",
     "text/tab-separated-values": "csv",
@@ -146,7 +146,8 @@ async def create(request: Request) -> HTTPResponse:
     Options come as query, as fields of the form or beside `contacts` in JSON. Nothing is imported of an upload that is
     refused or breaks off.
     """
-    upload = Upload(request.transaction, request.ctx.account.id, read_key(request))
+    owner = read_owner(request)
+    upload = Upload(request.transaction, request.ctx.account.id, None if owner is None else owner.key)
     try:
         received, again = await receive(request, upload)
     except MailrailError as error:
@@ -158,17 +159,13 @@ async def create(request: Request) -> HTTPResponse:
         raise
     response = answer(dict(_shown(received, request.app.ctx.ids)), 202)
     if again:
-        response.headers["Idempotent-Replayed"] = "true"
+        response.headers[REPLAYED_HEADER] = "true"
     return response
 
 
 @operation(
     answers={200: ImportsAnswer},
-    query=(
-        Query("limit", "Rows a page."),
-        Query("page", "Number of the page."),
-        Query("after", "Goes on behind this id."),
-    ),
+    query=PAGE_QUERY,
     raises=(FieldsInvalid,),
 )
 async def page(request: Request) -> HTTPResponse:
@@ -290,15 +287,6 @@ async def read_bytes(request: Request) -> AsyncIterator[bytes]:
             raise too_large
         if data:
             yield data
-
-
-def read_key(request: Request) -> str | None:
-    """The Idempotency-Key. Raises FieldsInvalid."""
-    key = request.headers.get("idempotency-key")
-    if key is not None and not 0 < len(key) <= KEY_MAX_CHARS:
-        message = f"Idempotency-Key has 1 to {KEY_MAX_CHARS} characters."
-        raise FieldsInvalid([FieldError("text_too_long", message, "Idempotency-Key")])
-    return key
 
 
 def read_delimiter(texts: list[str]) -> str | None:

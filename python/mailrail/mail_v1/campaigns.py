@@ -1,21 +1,33 @@
 """/v1/mail/campaigns."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypedDict
 
 from sanic.response import HTTPResponse
 
 from mailrail.campaigns import form, service
 from mailrail.campaigns.model import Campaign, CampaignDraft
-from mailrail.campaigns.routes import cost, estimated_micros, launch_campaign, save_draft
+from mailrail.campaigns.routes import CostAnswer, cost, estimated_micros, launch_campaign, save_draft
 from mailrail.ids import Ids, Kind
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import Fields
+from mailrail.web.openapi import PER_RECIPIENT, operation
 from mailrail.web.values import shown_time, shown_time_or_none, shown_usd
 
 PARAMS = {"html": "content.html", "text": "content.text", "listId": "audience.listId"}
+
+
+class SendAnswer(TypedDict):
+    """A campaign that was sent or scheduled."""
+
+    id: str
+    status: str
+    audienceCount: int
+    cost: CostAnswer
+    scheduledAt: str | None
+    sentAt: str | None
 
 
 async def create(request: Request) -> HTTPResponse:
@@ -36,20 +48,20 @@ async def get(request: Request, campaign_id: str) -> HTTPResponse:
     return answer(_shown(campaign, audience_count, request) | _shown_sending(campaign))
 
 
+@operation(answers={200: SendAnswer}, reads=form.read_launch, price=PER_RECIPIENT)
 async def send(request: Request, campaign_id: str) -> HTTPResponse:
     """POST /v1/mail/campaigns/:id/send: sends the draft and says what it holds of the wallet, or schedules it."""
     started = await launch_campaign(request, campaign_id)
     campaign, ids = started.campaign, request.app.ctx.ids
-    return answer(
-        {
-            "id": ids.encode(Kind.CAMPAIGN, campaign.id),
-            "status": campaign.status.shown,
-            "audienceCount": started.audience_count,
-            "cost": cost(started, ids),
-            "scheduledAt": shown_time_or_none(campaign.scheduled_at),
-            "sentAt": shown_time_or_none(campaign.sent_at),
-        }
-    )
+    told: SendAnswer = {
+        "id": ids.encode(Kind.CAMPAIGN, campaign.id),
+        "status": campaign.status.shown,
+        "audienceCount": started.audience_count,
+        "cost": cost(started, ids),
+        "scheduledAt": shown_time_or_none(campaign.scheduled_at),
+        "sentAt": shown_time_or_none(campaign.sent_at),
+    }
+    return answer(told)
 
 
 async def stats(request: Request, campaign_id: str) -> HTTPResponse:

@@ -18,8 +18,8 @@ from mailrail.config import Settings
 from mailrail.db.pool import Connection, Pool, transaction
 from mailrail.ids import Ids
 from mailrail.ops.metrics import Metrics
+from mailrail.sealing import Seal
 from mailrail.web.limits import Allowance, Limits
-from mailrail.web.sealing import Seal
 
 if TYPE_CHECKING:
     from mailrail._core import Codec

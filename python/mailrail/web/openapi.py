@@ -9,6 +9,7 @@ from mailrail.errors import MailrailError
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 FREE = "Free"
+PER_RECIPIENT = "$0.0003/recipient"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from mailrail.accounts import service as accounts
 from mailrail.config import Settings, is_loopback
 from mailrail.db.pool import Connection
-from mailrail.sealing import open_sealed, seal
+from mailrail.sealing import Seal
 from mailrail.webhooks import store
 from mailrail.webhooks.model import (
     ENDPOINTS_MAX,
@@ -30,7 +30,7 @@ async def create(conn: Connection, account_id: int, draft: EndpointDraft, settin
     if await store.count_endpoints(conn, account_id) >= ENDPOINTS_MAX:
         raise WebhookLimitReached(f"An account has at most {ENDPOINTS_MAX} webhook endpoints. Delete one first.")
     endpoint_id, secret = await store.new_id(conn), new_secret()
-    sealed = seal(settings.secret_key, PURPOSE, secret, account_id, endpoint_id)
+    sealed = _sealed(secret, account_id, endpoint_id, settings)
     return await store.insert_endpoint(conn, account_id, endpoint_id, checked, sealed), secret
 
 
@@ -72,7 +72,7 @@ async def rotate_secret(
     conn: Connection, account_id: int, endpoint_id: int, settings: Settings
 ) -> tuple[Endpoint, Secrets]:
     """A new secret; the one so far stays valid beside it for PREVIOUS_VALID. Raises WebhookNotFound, SealBroken."""
-    sealed = seal(settings.secret_key, PURPOSE, new_secret(), account_id, endpoint_id)
+    sealed = _sealed(new_secret(), account_id, endpoint_id, settings)
     rotated = await store.replace_secret(conn, account_id, endpoint_id, sealed, PREVIOUS_VALID)
     return rotated, await secrets_of(conn, rotated, settings)
 
@@ -88,7 +88,12 @@ async def secrets_of(conn: Connection, endpoint: Endpoint, settings: Settings) -
 
 
 def _open(endpoint: Endpoint, sealed: bytes, settings: Settings) -> str:
-    return open_sealed(settings.secret_key, PURPOSE, sealed, endpoint.account_id, endpoint.id)
+    seal = Seal(settings.secret_key, PURPOSE)
+    return seal.open(sealed, f"{endpoint.account_id} {endpoint.id}").decode()
+
+
+def _sealed(secret: str, account_id: int, endpoint_id: int, settings: Settings) -> bytes:
+    return Seal(settings.secret_key, PURPOSE).close(secret.encode(), f"{account_id} {endpoint_id}")
 
 
 def _checked_url(text: str, settings: Settings) -> str:

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 
 const LENGTH_BYTES: usize = 4;
 const DEPTH_MAX: usize = 32;
+const NO_CONTACTS: &str = "The body must be a JSON list of contacts, or an object that has one under `contacts`.";
 
 /// Finds the ends of values.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct JsonFrames {
     key: Vec<u8>,
     /// Whether the contacts stand in an object.
     enveloped: bool,
+    /// Whether the body began with an object that had no contacts in it.
+    bare: bool,
     empty: bool,
 }
 
@@ -100,7 +103,7 @@ impl JsonFrames {
     pub fn new(lines: bool) -> Self {
         let place = if lines { Place::Lines } else { Place::Start };
         let (value, head, key) = (Vec::new(), Vec::new(), Vec::new());
-        Self { place, scan: Scan::default(), value, head, key, enveloped: false, empty: true }
+        Self { place, scan: Scan::default(), value, head, key, enveloped: false, bare: false, empty: true }
     }
 
     pub fn envelope(&self) -> &[u8] {
@@ -124,6 +127,8 @@ impl JsonFrames {
         }
         match self.place {
             Place::Done => Ok(()),
+            // Alone it may as well be an envelope whose contacts were forgotten, options and all.
+            Place::Lines if self.bare && filling.row() == 2 => Err(Error::data(NO_CONTACTS)),
             Place::Lines if !self.empty => Ok(()),
             Place::Start | Place::Lines => Err(Error::data("The body is empty.")),
             _ => Err(Error::data(format!("The JSON ends in the middle, after {} whole contacts.", filling.row() - 1))),
@@ -167,15 +172,14 @@ impl JsonFrames {
                 self.note(b"}", Place::Done)?;
                 if !self.enveloped {
                     // It was no envelope but the first of several contacts, one after the other.
+                    self.bare = true;
                     std::mem::swap(&mut self.value, &mut self.head);
                     self.place = Place::LineValue;
                     self.end_value(filling);
                 }
             }
             (Place::Start, _) => {
-                return Err(Error::data(
-                    "The body must be a JSON list of contacts, or an object that has one under `contacts`.",
-                ));
+                return Err(Error::data(NO_CONTACTS));
             }
             _ => {
                 let row = filling.row();

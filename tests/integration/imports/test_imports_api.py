@@ -204,6 +204,22 @@ async def test_options_are_checked_before_the_body(tenant: Tenant, stranger: Ten
     assert await contacts(tenant) == {}
 
 
+async def test_an_object_whose_contacts_were_forgotten_is_no_contact(tenant: Tenant, worker_pool: Pool) -> None:
+    made = await tenant.post("/api/v1/lists", {"name": "Readers"})
+    for body in ({}, {"listId": made.body["id"]}, {"email": "a@b.de"}):
+        refused = await upload(tenant, json.dumps(body).encode(), "application/json")
+        assert (refused.status, refused.code) == (422, "import_unreadable"), refused.body
+    await merge_all(worker_pool)
+    assert await contacts(tenant) == {}
+
+
+@pytest.mark.parametrize("key", ["", "a b", "\u00e9", "x" * 256])
+async def test_a_key_that_no_log_could_show_is_refused(tenant: Tenant, key: str) -> None:
+    refused = await upload(tenant, b"email\na@b.de\n", Idempotency_Key=key)
+    assert (refused.status, refused.params) == (422, {"Idempotency-Key"})
+    assert await contacts(tenant) == {}
+
+
 async def test_the_same_key_is_the_same_import(tenant: Tenant, worker_pool: Pool) -> None:
     first = await upload(tenant, b"email\na@b.de\n", Idempotency_Key="k1")
     again = await upload(tenant, b"email\na@b.de\n", Idempotency_Key="k1")

@@ -280,7 +280,6 @@ async def test_prices_are_listed_for_each_operation_of_the_dialect(tenant: Tenan
     assert all(one["path"].startswith(f"{base}/") for one in listed.body["pricing"])
 
 
-@pytest.mark.xfail(strict=True, reason="the operations of campaigns do not say their price yet")
 async def test_the_price_of_a_send_is_printed_as_in_the_documentation(tenant: Tenant) -> None:
     prices = {one["endpoint"]: one for one in (await tenant.get("/v1/mail/pricing")).body["pricing"]}
     assert prices["POST /v1/mail/campaigns/:id/send"]["price"] == "$0.0003/recipient"
