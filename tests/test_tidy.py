@@ -25,7 +25,7 @@ ROOMS = (
     "mail_v1",
 )
 # What stands beside the rooms and knows none of them. `web` is not here: it reads an account from a key.
-PLUMBING = ("bus", "db", "ses", "addresses.py", "config.py", "errors.py", "ids.py", "sealing.py")
+PLUMBING = ("bus", "db", "ses", "addresses.py", "cancellation.py", "config.py", "errors.py", "ids.py", "sealing.py")
 
 # File → why its statements do not stand in a room's store.py.
 SQL_ELSEWHERE = {
@@ -227,6 +227,25 @@ def test_the_core_is_imported_in_named_places() -> None:
 
 def test_every_module_has_a_docstring() -> None:
     assert [name_of(file) for file in sources() if not ast.get_docstring(ast.parse(file.read_text()))] == []
+
+
+def deaf_loops(tree: ast.Module) -> list[int]:
+    """Lines of endless loops that go on after errors of the database without asking whether they were cancelled."""
+    return [
+        loop.lineno
+        for loop in ast.walk(tree)
+        if isinstance(loop, ast.While)
+        and "DATABASE_ERRORS" in (names := {node.id for node in ast.walk(loop) if isinstance(node, ast.Name)})
+        and isinstance(loop.test, ast.Constant)
+        and "is_cancelled" not in names
+    ]
+
+
+def test_endless_loops_hear_that_they_are_cancelled() -> None:
+    found = {name_of(file): deaf_loops(ast.parse(file.read_text())) for file in sources()}
+    # Its tasks are waited for, never cancelled.
+    del found["emails/mailroom.py"]
+    assert {name: lines for name, lines in found.items() if lines} == {}
 
 
 def own_files() -> Iterator[Path]:

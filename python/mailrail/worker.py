@@ -16,6 +16,7 @@ from mailrail.bus.parking import Parking
 from mailrail.bus.postgres import PostgresBus
 from mailrail.campaigns.handlers import SendLoop
 from mailrail.campaigns.schedule import run_scheduler
+from mailrail.cancellation import is_cancelled
 from mailrail.config import Settings
 from mailrail.db import partitions
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool, close_pool, open_pool
@@ -101,7 +102,7 @@ async def sweep(worker: Worker) -> None:
 async def sweep_time(worker: Worker) -> None:
     """Leases that ran out, partitions that are needed or not needed any more."""
     since_partitions_s = PARTITIONS_INTERVAL_S
-    while True:
+    while not is_cancelled():
         try:
             async with worker.pool.acquire() as conn:
                 await emails.expire_leases(conn)

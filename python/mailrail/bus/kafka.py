@@ -29,6 +29,7 @@ from mailrail.bus.messages import (
     UnreadableMessage,
     describe,
 )
+from mailrail.cancellation import is_cancelled
 from mailrail.db.pool import DATABASE_ERRORS
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class KafkaBus:
     async def subscribe(self, topic: str, handler: Handler) -> None:
         """Calls `handler` with the messages of this receiver's partitions, and with None after each (re)connect."""
         outage = Outage(log, "bus: Kafka")
-        while True:
+        while not is_cancelled():
             try:
                 await self._listen(topic, handler, outage)
             except Exception as error:  # noqa: BLE001  # of aiokafka, many kinds while a cluster comes and goes

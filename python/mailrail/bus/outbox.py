@@ -8,6 +8,7 @@ import orjson
 from mailrail import failpoints
 from mailrail.bus import parking
 from mailrail.bus.messages import TOPICS, BadLetter, Bus, BusDown, Letter, Message, Outage
+from mailrail.cancellation import is_cancelled
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ async def relay_once(pool: Pool, bus: Bus) -> int:
 async def relay(pool: Pool, bus: Bus) -> None:
     """Runs until cancelled; what cannot be published stays in the outbox and is tried again."""
     outage = Outage(log, "relay")
-    while True:
+    while not is_cancelled():
         try:
             await relay_once(pool, bus)
             outage.is_over()

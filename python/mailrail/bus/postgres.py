@@ -8,6 +8,7 @@ import asyncpg
 import orjson
 
 from mailrail.bus.messages import BadLetter, BusDown, Handler, Letter, NotNow, Outage, Park, UnreadableMessage
+from mailrail.cancellation import is_cancelled
 from mailrail.db.pool import DATABASE_ERRORS
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class PostgresBus:
     async def subscribe(self, topic: str, handler: Handler) -> None:
         """Calls `handler` with each message until cancelled; also once, with None, after each (re)connect."""
         outage = Outage(log, "bus: listening")
-        while True:
+        while not is_cancelled():
             try:
                 await self._listen(topic, handler, outage)
             except DATABASE_ERRORS as error:

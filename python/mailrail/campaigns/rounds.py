@@ -14,6 +14,7 @@ from typing import Protocol
 from mailrail import failpoints
 from mailrail._core import Codec, CoreError, Lease, Plan, Report, Sender
 from mailrail.campaigns import store
+from mailrail.cancellation import is_cancelled
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.emails import mails
@@ -239,7 +240,7 @@ class Rounds:
             except DATABASE_ERRORS as error:
                 log.warning("send loop: outcomes not written yet (%s)", type(error).__name__)
                 patience_s = self._settings.lease_s if self._stopping else self._settings.fence_s
-                if time.perf_counter() - began > patience_s:
+                if is_cancelled() or time.perf_counter() - began > patience_s:
                     raise
                 await asyncio.sleep(DATABASE_PAUSE_S)
 

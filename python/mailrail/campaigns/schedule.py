@@ -9,6 +9,7 @@ import logging
 from mailrail.accounts import service as accounts
 from mailrail.campaigns import service, store
 from mailrail.campaigns.model import Campaign, Status
+from mailrail.cancellation import is_cancelled
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool, transaction
 from mailrail.emails.model import SendingHeld
@@ -24,7 +25,7 @@ DUE_MAX = 10_000
 
 async def run_scheduler(pool: Pool, settings: Settings) -> None:
     """Until cancelled."""
-    while True:
+    while not is_cancelled():
         try:
             await start_due(pool, settings)
         except DATABASE_ERRORS as error:

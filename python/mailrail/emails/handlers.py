@@ -8,6 +8,7 @@ import orjson
 
 from mailrail import failpoints
 from mailrail._core import Codec, CoreError, Lease, Plan, Sender, freeze
+from mailrail.cancellation import is_cancelled
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Pool
 from mailrail.emails import reconcile
@@ -53,7 +54,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
+        while not is_cancelled():
             try:
                 busy = await self.reconcile_once()
             except DATABASE_ERRORS as error:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from mailrail import failpoints
 from mailrail._core import Codec, parse_events
 from mailrail.campaigns import store as campaigns
+from mailrail.cancellation import is_cancelled
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.emails import fold
 from mailrail.emails.model import ShardUnfoldable
@@ -98,7 +99,7 @@ async def run_folder(pool: Pool) -> None:
 
 
 async def _run(pool: Pool, name: str, step: Callable[[Connection], Awaitable[bool]]) -> None:
-    while True:
+    while not is_cancelled():
         try:
             async with pool.acquire() as conn:
                 busy = await step(conn)

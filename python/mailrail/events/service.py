@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from mailrail import failpoints
 from mailrail._core import Envelope, SnsVerifier
+from mailrail.cancellation import is_cancelled
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Pool
 from mailrail.events import store
@@ -65,7 +66,7 @@ class Intake:
         await done
 
     async def _run(self) -> None:
-        while True:
+        while not is_cancelled():
             await self._arrived.wait()
             batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
             if not self._waiting:

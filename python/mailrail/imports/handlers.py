@@ -13,6 +13,7 @@ import orjson
 
 from mailrail._core import ImportPlan, ImportRows
 from mailrail.addresses import AddressInvalid, parse_address
+from mailrail.cancellation import is_cancelled
 from mailrail.contacts import merge
 from mailrail.contacts import service as contacts
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
@@ -48,7 +49,7 @@ async def run_importer(pool: Pool) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_tidy_again_and_again(pool))
         ahead = LookAhead(pool)
-        while True:
+        while not is_cancelled():
             try:
                 busy = await merge_next(pool, ahead)
             except DATABASE_ERRORS as error:
@@ -224,7 +225,7 @@ async def tidy(pool: Pool) -> None:
 
 
 async def _tidy_again_and_again(pool: Pool) -> None:
-    while True:
+    while not is_cancelled():
         with contextlib.suppress(*DATABASE_ERRORS):
             await tidy(pool)
         await asyncio.sleep(TIDY_INTERVAL_S)

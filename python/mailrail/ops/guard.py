@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from mailrail.cancellation import is_cancelled
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.emails import mails
 from mailrail.emails.accepted_log import Accepted, AcceptedLog, Record, Released
@@ -52,7 +53,7 @@ async def watch_once(pool: Pool, accepted: AcceptedLog) -> bool:
 
 async def watch(pool: Pool, accepted: AcceptedLog) -> None:
     """Until cancelled."""
-    while True:
+    while not is_cancelled():
         await asyncio.sleep(CHECK_INTERVAL_S)
         try:
             await watch_once(pool, accepted)
@@ -182,5 +183,7 @@ async def wait_until_checked(pool: Pool, accepted: AcceptedLog) -> None:
                 log.error("guard: the installation is held. %s", REMEDY)
             return
         except DATABASE_ERRORS as error:
+            if is_cancelled():
+                raise
             log.warning("guard: the database failed (%s)", type(error).__name__)
             await asyncio.sleep(RETRY_S)

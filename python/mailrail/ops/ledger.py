@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 
+from mailrail.cancellation import is_cancelled
 from mailrail.db.pool import DATABASE_ERRORS, Pool
 from mailrail.ops import store
 from mailrail.wallet import service as wallet
@@ -27,7 +28,7 @@ class LedgerWatch:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
+        while not is_cancelled():
             try:
                 await self.look()
             except DATABASE_ERRORS as error:

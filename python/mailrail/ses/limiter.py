@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Iterator
 
+from mailrail.cancellation import is_cancelled
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Pool
 from mailrail.errors import MailrailError
@@ -142,7 +143,7 @@ class Limiter:
 
     async def follow(self) -> None:
         """Keeps the figures at what SES says, until cancelled: one poll for all processes, by whoever is first."""
-        while True:
+        while not is_cancelled():
             with self._tolerating():
                 await self._poll_if_due()
             await asyncio.sleep(POLL_RETRY_S * random.uniform(0.9, 1.1))  # noqa: S311

@@ -1,0 +1,49 @@
+"""Loops that outlive errors of the database still end when they are told to."""
+
+import asyncio
+
+from mailrail.cancellation import is_cancelled
+
+
+async def rolled_back_badly() -> None:
+    """A statement whose cancellation is lost, as when the rollback after it fails."""
+    try:
+        await asyncio.sleep(60)
+    finally:
+        raise TimeoutError
+
+
+async def test_a_cancellation_that_an_error_took_the_place_of_is_still_known() -> None:
+    heard = []
+
+    async def loop() -> None:
+        while not is_cancelled():
+            try:
+                await rolled_back_badly()
+            except TimeoutError as error:
+                heard.append(error)
+
+    task = asyncio.create_task(loop())
+    await asyncio.sleep(0)
+    task.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait([task])
+    assert len(heard) == 1
+
+
+async def test_a_time_limit_that_ran_out_is_no_cancellation() -> None:
+    try:
+        async with asyncio.timeout(0):
+            await asyncio.sleep(60)
+    except TimeoutError:
+        assert not is_cancelled()
+
+
+def test_outside_a_task_nothing_is_cancelled() -> None:
+    seen: list[bool] = []
+    loop = asyncio.new_event_loop()
+    loop.call_soon(lambda: seen.append(is_cancelled()))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert seen == [False]
