@@ -227,7 +227,7 @@ async def send(request: Request) -> HTTPResponse:
     ),
 )
 async def send_batch(request: Request) -> HTTPResponse:
-    """POST /api/v1/emails/batch: up to 100 mails, taken as a whole or not at all; each then has its own result."""
+    """POST /api/v1/emails/batch: sends up to 100 mails. They are taken as a whole or not at all; each then has its own result."""
     fields = Fields(read_object(request))
     drafts = form.read_batch(fields)
     fields.finish()
@@ -275,7 +275,7 @@ async def page(request: Request) -> HTTPResponse:
 
 @operation(answers={200: EmailDetailAnswer}, raises=(MailNotFound,))
 async def get(request: Request, email_id: str) -> HTTPResponse:
-    """GET /api/v1/emails/:id: the mail as it stands now, with all its events."""
+    """GET /api/v1/emails/:id: one mail as it stands now, with all its events."""
     async with request.transaction() as conn:
         found = await service.get(conn, request.ctx.account.id, *_numbers(request.app.ctx.ids, email_id))
     return answer(dict(_detail(found, request.app.ctx.ids)))
@@ -283,7 +283,7 @@ async def get(request: Request, email_id: str) -> HTTPResponse:
 
 @operation(answers={200: EmailDetailAnswer}, raises=(MailNotFound, MailNotCancellable))
 async def cancel(request: Request, email_id: str) -> HTTPResponse:
-    """POST /api/v1/emails/:id/cancel: takes back a scheduled mail; nothing is sent and nothing is paid."""
+    """POST /api/v1/emails/:id/cancel: takes back a scheduled mail. Nothing is sent and nothing is paid."""
     Fields(read_object(request)).finish()
     async with request.transaction() as conn:
         found = await service.cancel(conn, request.ctx.account.id, *_numbers(request.app.ctx.ids, email_id))

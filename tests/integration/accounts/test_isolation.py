@@ -6,7 +6,7 @@ import pytest
 
 from mailrail.accounts import store as accounts
 from mailrail.accounts.model import KeyNotFound, Scope
-from mailrail.app import Route, routes
+from mailrail.app import routes
 from mailrail.campaigns import service as campaigns
 from mailrail.campaigns.model import CampaignNotFound
 from mailrail.contacts import service as contacts
@@ -18,6 +18,7 @@ from mailrail.ids import Kind
 from mailrail.tracking.routes import Tracking
 from mailrail.wallet import service as wallet
 from mailrail.wallet.model import HoldNotFound
+from mailrail.web.route import Route
 from mailrail.webhooks import service as webhooks
 from mailrail.webhooks.model import WebhookNotFound
 from tests.support.api import Api, Tenant
