@@ -2,6 +2,7 @@
 forms that read bodies and the one table of errors. Nothing in it is written twice.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
@@ -58,6 +59,7 @@ def make_document(routes: Sequence[Route], ids: Ids, url: str) -> dict[str, Any]
     paths: dict[str, Any] = {}
     for route, method, described in operations:
         paths.setdefault(shown_path(route.path), {})[method.lower()] = described
+    shared = share_refusals([described for _, _, described in operations])
     return {
         "openapi": "3.1.0",
         "info": {"title": "mailrail", "version": __version__, "description": " ".join(INTRODUCTION.split())},
@@ -73,6 +75,7 @@ def make_document(routes: Sequence[Route], ids: Ids, url: str) -> dict[str, Any]
                 }
             },
             "schemas": answer_schemas(route.operation for route in routes),
+            "responses": shared,
             "headers": HEADERS,
             "parameters": {"IdempotencyKey": IDEMPOTENCY_KEY},
         },
@@ -253,6 +256,24 @@ def refusals(route: Route, method: str) -> dict[str, Any]:
         }
         for status, codes in told.items()
     }
+
+
+def share_refusals(operations: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Most operations refuse in the same words: these become components, and stand in the operations as references."""
+    by_status: dict[str, list[dict[str, Any]]] = {}
+    for described in operations:
+        for status in described["responses"]:
+            if int(status) >= 400:
+                by_status.setdefault(status, []).append(described["responses"])
+    shared = {}
+    for status, places in by_status.items():
+        told = [json.dumps(responses[status]) for responses in places]
+        usual = max(told, key=told.count)
+        shared[f"Error{status}"] = json.loads(usual)
+        for responses, text in zip(places, told, strict=True):
+            if text == usual:
+                responses[status] = {"$ref": f"#/components/responses/Error{status}"}
+    return shared
 
 
 def common_errors(route: Route, method: str) -> Iterator[type[MailrailError]]:
