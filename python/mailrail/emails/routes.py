@@ -174,7 +174,14 @@ class EmailsAnswer(TypedDict):
             "html": "<h1>Hello!</h1><p>Welcome aboard.</p>",
             "tags": {"type": "welcome"},
         },
-        {"id": "eml_2k7f8x0q4m9d3w6z1r5t8y0u2i", "status": "sent", "messageId": "ses-message-id"},
+        {
+            "id": "eml_2k7f8x0q4m9d3w6z1r5t8y0u2i",
+            "status": "sent",
+            "messageId": "ses-message-id",
+            "to": "user@example.com",
+            "scheduledAt": None,
+            "reason": None,
+        },
     ),
 )
 async def send(request: Request) -> HTTPResponse:
@@ -217,11 +224,24 @@ async def send(request: Request) -> HTTPResponse:
         },
         {
             "results": [
-                {"to": "a@example.com", "id": "eml_2k7f8x0q4m9d3w6z1r5t8y0u2i", "status": "sent"},
-                {"to": "b@example.com", "id": "eml_7d3w6z1r5t8y0u2i2k7f8x0q4m", "status": "sent"},
+                {
+                    "to": "a@example.com",
+                    "id": "eml_2k7f8x0q4m9d3w6z1r5t8y0u2i",
+                    "status": "sent",
+                    "messageId": "ses-message-id",
+                    "reason": None,
+                },
+                {
+                    "to": "b@example.com",
+                    "id": "eml_7d3w6z1r5t8y0u2i2k7f8x0q4m",
+                    "status": "sent",
+                    "messageId": "ses-message-id",
+                    "reason": None,
+                },
             ],
             "total": 2,
             "sent": 2,
+            "queued": 0,
             "failed": 0,
         },
     ),

@@ -139,6 +139,14 @@ class ImportsAnswer(TypedDict):
         IdempotencyKeyReused,
     ),
     is_idempotent=True,
+    example=(
+        {
+            "contacts": [{"email": "sarah@example.com", "firstName": "Sarah", "plan": "enterprise"}],
+            "listId": "lst_2k7f8x0q4m9d3w6z1r5t8y0u2i",
+            "tags": ["newsletter"],
+        },
+        None,
+    ),
 )
 async def create(request: Request) -> HTTPResponse:
     """POST …/contacts/import: imports contacts, however many. They come as JSON, CSV or a form with a file; the answer comes when

@@ -141,7 +141,7 @@ def _parameters(described: Json, document: Json) -> str:
 
 def _body(described: Json, document: Json) -> str:
     content = described.get("requestBody", {}).get("content", {})
-    rows = list(_fields(content.get(JSON, {}).get("schema", {}), document))
+    rows = list(_fields(content.get(JSON, {}).get("schema", {}), document, required="required"))
     others = ", ".join(kind for kind in content if kind != JSON)
     return _table("Body", ("Field", "Type", "Meaning"), rows) + (
         f"<p>Also read: <code>{escape(others)}</code></p>" if others else ""
@@ -150,12 +150,16 @@ def _body(described: Json, document: Json) -> str:
 
 def _answers(described: Json, document: Json) -> str:
     told = []
-    for status, response in described["responses"].items():
-        response = _resolve(response, document)
+    for status, given in described["responses"].items():
+        response = _resolve(given, document)
         content = response.get("content", {})
         schema = content.get(JSON, {}).get("schema", {})
         is_error = schema.get("$ref", "").endswith("/ErrorAnswer")
-        fields = "" if is_error else _table("", ("Field", "Type", "Meaning"), list(_fields(schema, document)))
+        fields = (
+            ""
+            if is_error
+            else _table("", ("Field", "Type", "Meaning"), list(_fields(schema, document, optional="not always")))
+        )
         example = content.get(JSON, {}).get("example")
         shown = "" if example is None else f"<pre>{escape(json.dumps(example, indent=2, ensure_ascii=False))}</pre>"
         kinds = ", ".join(kind for kind in content if kind != JSON)
@@ -203,15 +207,16 @@ def _prose(text: str) -> str:
 # —— schemas in words ———————————————————————————————————————————————————————————————————————————————————————————————————
 
 
-def _fields(schema: Json, document: Json, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+def _fields(
+    schema: Json, document: Json, prefix: str = "", *, required: str = "", optional: str = ""
+) -> Iterator[tuple[str, str, str]]:
     """The fields of an object and of those within, as `content.html` and `results[].id`."""
     schema = _resolve(schema, document)
-    required = schema.get("required", ())
     for name, one in schema.get("properties", {}).items():
-        needed = "required" if name in required else ""
+        needed = required if name in schema.get("required", ()) else optional
         yield f"{prefix}{name}", _type(one), ", ".join(filter(None, (needed, one.get("description", ""))))
         for inner, mark in _inner(one, document):
-            yield from _fields(inner, document, f"{prefix}{name}{mark}.")
+            yield from _fields(inner, document, f"{prefix}{name}{mark}.", required=required, optional=optional)
 
 
 def _inner(schema: Json, document: Json) -> Iterator[tuple[Json, str]]:

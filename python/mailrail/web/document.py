@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args, get_type_hints, is_typeddict
 
 import msgspec
 
@@ -200,24 +200,39 @@ def answer_schemas(operations: Iterable[Operation]) -> dict[str, Schema]:
     found = [kind for operation in operations for kinds in operation.answers.values() for kind in parts_of(kinds)]
     typed = dict.fromkeys(kind for kind in found if isinstance(kind, type))
     _, schemas = msgspec.json.schema_components([*typed, ErrorAnswer], ref_template="#/components/schemas/{name}")
-    for schema in schemas.values():
+    for kind in written_kinds((*typed, ErrorAnswer)):
+        schema = schemas[kind.__name__]
+        # In the order in which they are written; msgspec sorts them.
+        schema["properties"] = {name: schema["properties"][name] for name in get_type_hints(kind)}
         if "description" in schema:
             schema["description"] = " ".join(schema["description"].split())
     return schemas
+
+
+def written_kinds(hints: Iterable[Any]) -> set[type]:
+    """All TypedDicts in these types."""
+    found: set[type] = set()
+    for hint in hints:
+        if is_typeddict(hint):
+            found |= {hint} | written_kinds(get_type_hints(hint).values())
+        else:
+            found |= written_kinds(get_args(hint))
+    return found
 
 
 def answers(route: Route, method: str) -> dict[str, Any]:
     """The answers that are no errors, and those errors that have a form of their own."""
     operation = route.operation
     responses = {}
-    for n, (status, kinds) in enumerate(sorted(operation.answers.items())):
+    usual = next(iter(operation.answers))
+    for status, kinds in operation.answers.items():
         content: dict[str, Any] = {}
         for kind in parts_of(kinds):
             if isinstance(kind, str):
                 content[kind] = {}
             else:
                 content[JSON] = {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}
-                if n == 0 and operation.example:
+                if status == usual and operation.example and operation.example[1] is not None:
                     content[JSON]["example"] = operation.example[1]
         replayed = keeps_answers(route, method) and status < 300
         responses[str(status)] = {

@@ -59,7 +59,16 @@ class DeletedAnswer(TypedDict):
 EXAMPLE_EVENTS = ["email.sent", "email.opened", "email.clicked", "email.bounced"]
 EXAMPLE = (
     {"url": "https://your-app.com/webhook", "events": EXAMPLE_EVENTS},
-    {"id": "...", "url": "https://your-app.com/webhook", "secret": "whsec_...", "events": EXAMPLE_EVENTS},
+    {
+        "id": "whk_2k7f8x0q4m9d3w6z1r5t8y0u2i",
+        "url": "https://your-app.com/webhook",
+        "secret": "whsec_...",
+        "events": EXAMPLE_EVENTS,
+        "isActive": True,
+        "description": None,
+        "createdAt": "2026-04-08T10:15:00Z",
+        "updatedAt": "2026-04-08T10:15:00Z",
+    },
 )
 
 
