@@ -29,7 +29,6 @@ PLUMBING = ("bus", "db", "ses", "addresses.py", "cancellation.py", "config.py", 
 
 # File → why its statements do not stand in a room's store.py.
 SQL_ELSEWHERE = {
-    "app.py": "asks whether the database answers, no table in sight",
     "bus/outbox.py": "the outbox is no room's table",
     "bus/parking.py": "parked messages are no room's either",
     "bus/postgres.py": "NOTIFY is the transport of this bus",

@@ -7,13 +7,13 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from sanic import Sanic
 from sanic.application.state import ApplicationServerInfo
 from sanic.config import Config
 from sanic.http.constants import HTTP
-from sanic.response import BaseHTTPResponse, HTTPResponse, html
+from sanic.response import BaseHTTPResponse
 
 from mailrail._core import Codec
 from mailrail.accounts import routes as accounts
@@ -24,7 +24,7 @@ from mailrail.campaigns import routes as campaigns
 from mailrail.config import Settings
 from mailrail.contacts import routes as contacts
 from mailrail.db.migrate import check_database
-from mailrail.db.pool import DATABASE_ERRORS, close_pool, open_pool
+from mailrail.db.pool import close_pool, open_pool
 from mailrail.domains import routes as domains
 from mailrail.emails import routes as emails
 from mailrail.emails.accepted_log import open_log
@@ -37,19 +37,21 @@ from mailrail.imports import routes as imports
 from mailrail.mail_v1 import campaigns as mail_campaigns
 from mailrail.mail_v1 import contacts as mail_contacts
 from mailrail.ops import guard
-from mailrail.ops.metrics import CONTENT_TYPE, check_public
+from mailrail.ops import routes as ops
 from mailrail.ses.control import ControlError
 from mailrail.ses.limiter import Limiter
 from mailrail.ses.sender import follow_keys, make_sender, take_keys
 from mailrail.tracking.routes import Tracking
 from mailrail.wallet import routes as wallet
+from mailrail.web import routes as reference
 from mailrail.web.admission import BODY_MAX_BYTES, AdmittedRequest, admit
-from mailrail.web.answers import answer
-from mailrail.web.auth import PUBLIC, Access, check_declared
-from mailrail.web.context import App, Context, Handler, Request
-from mailrail.web.errors import answer_error, reference_page, route_of
+from mailrail.web.auth import PUBLIC, check_declared
+from mailrail.web.context import App, Context, Request
+from mailrail.web.document import make_document
+from mailrail.web.errors import answer_error, route_of
 from mailrail.web.idempotency import keeping_answers
 from mailrail.web.protocol import Protocol
+from mailrail.web.route import Route
 from mailrail.webhooks import routes as webhooks
 
 log = logging.getLogger(__name__)
@@ -58,18 +60,6 @@ POOL_MAX = 20
 BACKLOG = 1024
 DRAIN_TIMEOUT_S = 10.0
 DRAIN_STEP_S = 0.02
-READY_TIMEOUT_S = 2.0
-
-
-class Route(NamedTuple):
-    """One line of the table: who may call it stands beside it."""
-
-    methods: str
-    path: str
-    access: Access
-    handler: Handler
-    # Whether the handler reads the body itself, as it comes.
-    streams: bool = False
 
 
 def routes(tracking: Tracking) -> tuple[Route, ...]:
@@ -95,7 +85,7 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("POST", "/api/v1/emails/batch", Scope.EMAILS_SEND, emails.send_batch),
         Route("GET", "/api/v1/emails/<email_id>", Scope.EMAILS_READ, emails.get),
         Route("POST", "/api/v1/emails/<email_id>/cancel", Scope.EMAILS_SEND, emails.cancel),
-        Route("GET", "/api/v1/stats", Scope.STATS_READ, campaigns.stats),
+        Route("GET", "/api/v1/stats", Scope.STATS_READ, campaigns.account_stats),
         *office("/api/v1"),
         # The dialect /v1/mail.
         Route("POST", "/v1/mail/contacts", Scope.CONTACTS_WRITE, mail_contacts.create),
@@ -106,7 +96,7 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("POST", "/v1/mail/campaigns/<campaign_id>/send", Scope.CAMPAIGNS_SEND, mail_campaigns.send),
         Route("GET", "/v1/mail/campaigns/<campaign_id>/stats", Scope.CAMPAIGNS_READ, mail_campaigns.stats),
         *campaign_control("/v1/mail/campaigns/<campaign_id>"),
-        Route("GET", "/v1/mail/stats", Scope.STATS_READ, campaigns.stats),
+        Route("GET", "/v1/mail/stats", Scope.STATS_READ, campaigns.account_stats),
         *office("/v1/mail"),
         # Readers of mail, whose token is their key.
         Route("GET HEAD", "/o/<token>", PUBLIC, tracking.open),
@@ -116,10 +106,13 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         # Amazon SNS, whose signature is its key.
         Route("POST", "/events/sns", PUBLIC, events.take_notification),
         # Operators.
-        Route("GET HEAD", "/healthz", PUBLIC, health),
-        Route("GET HEAD", "/readyz", PUBLIC, readiness),
-        Route("GET HEAD", "/metrics", PUBLIC, show_metrics),
-        Route("GET HEAD", "/docs/errors", PUBLIC, error_reference),
+        Route("GET HEAD", "/healthz", PUBLIC, ops.health),
+        Route("GET HEAD", "/readyz", PUBLIC, ops.readiness),
+        Route("GET HEAD", "/metrics", PUBLIC, ops.metrics),
+        # What the API says of itself.
+        Route("GET HEAD", "/openapi.json", PUBLIC, reference.show_document),
+        Route("GET HEAD", "/docs", PUBLIC, reference.show_docs),
+        Route("GET HEAD", "/docs/errors", PUBLIC, reference.show_errors),
     )
 
 
@@ -182,8 +175,10 @@ def create_app(settings: Settings) -> App:
         configure_logging=False,
     )
     tracking = Tracking(codec)
-    for route in routes(tracking):
+    table = routes(tracking)
+    for route in table:
         add_route(app, route)
+    app.ctx.reference = reference.make_reference(make_document(table, app.ctx.ids, settings.public_url))
     check_declared(app)
     app.register_middleware(begin_request, "request")
     app.register_middleware(admit, "request")
@@ -195,8 +190,7 @@ def create_app(settings: Settings) -> App:
 
 def add_route(app: App, route: Route) -> None:
     """One door; a POST that needs a key keeps its answers, unless its operation does so itself."""
-    operation = getattr(route.handler, "operation", None)
-    keeps = route.methods == "POST" and route.access != PUBLIC and not (operation and operation.is_idempotent)
+    keeps = route.methods == "POST" and route.access != PUBLIC and not route.operation.is_idempotent
     app.add_route(
         keeping_answers(route.handler) if keeps else route.handler,
         route.path,
@@ -204,7 +198,7 @@ def add_route(app: App, route: Route) -> None:
         name=f"{route.methods} {route.path}".translate(NAME_CHARS),
         stream=route.streams,
         ctx_access=route.access,
-        ctx_operation=operation,
+        ctx_operation=route.operation,
     )
 
 
@@ -295,39 +289,6 @@ async def finish_request(request: Request, response: BaseHTTPResponse) -> None:
     # What reached no route came with whatever method a stranger made up.
     method = request.method if request.route else "any"
     request.app.ctx.metrics.requests.labels(method, route_of(request), response.status).inc()
-
-
-# —— operators' routes ——————————————————————————————————————————————————————————————————————————————————————————————————
-
-
-async def health(request: Request) -> HTTPResponse:
-    """GET /healthz: the process lives."""
-    return answer({"status": "ok"})
-
-
-async def readiness(request: Request) -> HTTPResponse:
-    """GET /readyz: 200 while requests are welcome, 503 without the database and while the process goes down."""
-    ctx = request.app.ctx
-    if ctx.draining:
-        return answer({"status": "draining"}, 503)
-    try:
-        async with asyncio.timeout(READY_TIMEOUT_S), ctx.pool.acquire() as conn:
-            await conn.execute("SELECT 1")
-    except DATABASE_ERRORS:
-        return answer({"status": "no database"}, 503)
-    return answer({"status": "ready"})
-
-
-async def show_metrics(request: Request) -> HTTPResponse:
-    """GET /metrics: Prometheus's text, for operators. Raises MetricsRefused."""
-    ctx = request.app.ctx
-    check_public(ctx.settings, request.headers.get("authorization"))
-    return HTTPResponse(await ctx.metrics.text(ctx.pool), content_type=CONTENT_TYPE)
-
-
-async def error_reference(request: Request) -> HTTPResponse:
-    """GET /docs/errors: what `doc_url` points to."""
-    return html(reference_page(), headers={"Content-Security-Policy": "default-src 'none'"})
 
 
 # —— the process ————————————————————————————————————————————————————————————————————————————————————————————————————————

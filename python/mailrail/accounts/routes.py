@@ -69,13 +69,13 @@ class KeysAnswer(PageAnswer):
 
 @operation(answers={200: AccountAnswer})
 async def get(request: Request) -> HTTPResponse:
-    """GET …/account: who one is, what mail costs, and the defaults of mail."""
+    """GET …/account: who you are, what mail costs, and the defaults of mail."""
     return answer(shown_account(request.ctx.account, request.app.ctx.settings, request.app.ctx.ids))
 
 
 @operation(answers={200: KeysAnswer}, query=PAGE_QUERY)
 async def page_keys(request: Request) -> HTTPResponse:
-    """GET …/keys, newest first, revoked ones included."""
+    """GET …/keys: API keys, newest first, revoked ones included."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     asked = read_page(request, Kind.KEY, ctx.ids)
     async with request.transaction() as conn:
@@ -86,7 +86,7 @@ async def page_keys(request: Request) -> HTTPResponse:
 
 @operation(answers={201: NewKeyAnswer}, reads=form.read_key, raises=(ScopeTooWide, KeyLimitReached))
 async def create_key(request: Request) -> HTTPResponse:
-    """POST …/keys: a key that may do no more than the one that makes it. Its text is shown this once."""
+    """POST …/keys: makes a key that may do no more than the one that makes it. Its text is shown this once."""
     caller = request.ctx.caller
     assert caller is not None
     fields = Fields(read_object(request))
@@ -103,7 +103,7 @@ async def create_key(request: Request) -> HTTPResponse:
     raises=(KeyNotFound, KeyInUse),
 )
 async def revoke_key(request: Request, key_id: str) -> HTTPResponse:
-    """DELETE …/keys/:id: the key opens nothing any more within seconds. It stays in the list, with the time of its end."""
+    """DELETE …/keys/:id: revokes a key. Within seconds it opens nothing any more; it stays in the list, with the time of its end."""
     ids, caller = request.app.ctx.ids, request.ctx.caller
     assert caller is not None
     even_itself = request.args.get("self", "").lower() in ("true", "1")

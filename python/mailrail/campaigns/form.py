@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from mailrail.campaigns.model import TemplateInvalid
+from mailrail.campaigns.model import CampaignDraft, TemplateInvalid
 from mailrail.campaigns.recipients import EVERY_STATE, WORDS
 from mailrail.contacts.model import ListNotFound
 from mailrail.emails.model import State
@@ -18,6 +18,25 @@ REPLY_TO_MAX = 10
 TAGS_MAX = 20
 TAG_MAX_CHARS = 100
 ID_MAX_CHARS = 200
+
+
+def read_draft(fields: Fields, ids: Ids) -> CampaignDraft:
+    """The fields of POST /api/v1/campaigns; `content` is the HTML. Without `listId` and `tags` it reaches everybody."""
+    from_name, from_email = fields.mailbox("from")
+    list_id, tags = read_audience(fields, ids)
+    return CampaignDraft(
+        name=fields.required_text("name", NAME_MAX_CHARS),
+        subject=fields.required_text("subject", SUBJECT_MAX_CHARS),
+        html=fields.required_text("content", PART_MAX_CHARS, lines=True),
+        preheader=fields.text("preheader", PREHEADER_MAX_CHARS),
+        text=fields.text("text", PART_MAX_CHARS, lines=True),
+        from_name=from_name,
+        from_email=from_email,
+        reply_to=fields.addresses("replyTo", REPLY_TO_MAX),
+        list_id=list_id,
+        tags=tags,
+        scheduled_at=fields.moment("scheduledAt"),
+    )
 
 
 def read_audience(fields: Fields, ids: Ids) -> tuple[int | None, list[str]]:

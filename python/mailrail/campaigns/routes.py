@@ -11,21 +11,34 @@ from sanic.response import HTTPResponse
 from mailrail import failpoints
 from mailrail.accounts.model import Account
 from mailrail.campaigns import form, recipients, service
-from mailrail.campaigns.model import Campaign, CampaignDraft, Launch, TemplateInvalid
-from mailrail.campaigns.recipients import Recipient
+from mailrail.campaigns.model import (
+    AlreadySent,
+    Campaign,
+    CampaignDraft,
+    CampaignNotFound,
+    CampaignStateWrong,
+    EmptyAudience,
+    Launch,
+    NothingToRetry,
+    ScheduleInvalid,
+    TemplateInvalid,
+)
+from mailrail.campaigns.recipients import WORDS, Recipient
 from mailrail.config import Settings
 from mailrail.contacts import service as contacts
 from mailrail.contacts.model import ListNotFound
 from mailrail.db.pool import DATABASE_ERRORS, Connection
 from mailrail.domains import service as domains
-from mailrail.emails.model import State
+from mailrail.domains.model import NoDefaultSender, SenderNotVerified
+from mailrail.emails.model import SendingHeld, State
 from mailrail.ids import NO_ROW, Ids, Kind
+from mailrail.wallet.model import InsufficientFunds, WalletFrozen
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import Fields
-from mailrail.web.openapi import PER_RECIPIENT, operation
-from mailrail.web.pages import page_answer, read_page, read_page_after
+from mailrail.web.openapi import CSV, PER_RECIPIENT, Query, operation
+from mailrail.web.pages import PAGE_QUERY, PageAnswer, page_answer, read_page, read_page_after
 from mailrail.web.values import shown_time, shown_time_or_none, shown_usd
 
 log = logging.getLogger(__name__)
@@ -38,6 +51,80 @@ LEFT_OUT = {
     State.REJECTED: "Amazon SES accepted the mail, then refused to send it: the same mail would fail again",
     State.EXPIRED: "Amazon SES accepted the mail and told nothing more: it may have arrived",
 }
+# What may be wrong with a draft, and what may keep a campaign from sending.
+DRAFT_ERRORS = (TemplateInvalid, ListNotFound, ScheduleInvalid, SenderNotVerified)
+SEND_ERRORS = (
+    SendingHeld,
+    SenderNotVerified,
+    NoDefaultSender,
+    EmptyAudience,
+    TemplateInvalid,
+    InsufficientFunds,
+    WalletFrozen,
+)
+STEER_ERRORS = (CampaignNotFound, CampaignStateWrong)
+LAUNCH_ERRORS = (*STEER_ERRORS, AlreadySent, ScheduleInvalid, *SEND_ERRORS)
+
+
+class SenderAnswer(TypedDict):
+    """Who a mail is from."""
+
+    name: str | None
+    email: str
+
+
+CampaignAnswer = TypedDict(
+    "CampaignAnswer",
+    {
+        "id": str,
+        "name": str,
+        "status": str,
+        "reason": str | None,
+        "subject": str,
+        "preheader": str | None,
+        "from": SenderAnswer | None,
+        "replyTo": list[str],
+        "listId": str | None,
+        "tags": list[str],
+        "audienceCount": int | None,
+        "estimatedCost": float | None,
+        "estimatedCostMicros": int | None,
+        "warnings": list[str],
+        "createdAt": str,
+        "scheduledAt": str | None,
+        "sentAt": str | None,
+        "submittedAt": str | None,
+        "completedAt": str | None,
+    },
+)
+
+
+class CampaignsAnswer(PageAnswer):
+    """A page of campaigns."""
+
+    campaigns: list[CampaignAnswer]
+
+
+class ProgressAnswer(TypedDict):
+    """How far a send is: recipients = delivered + bounced + failed + skipped + open; the rest counts across them."""
+
+    recipients: int
+    accepted: int
+    delivered: int
+    bounced: int
+    complained: int
+    opened: int
+    clicked: int
+    unsubscribed: int
+    failed: int
+    skipped: int
+    open: int
+
+
+class CampaignDetailAnswer(CampaignAnswer):
+    """A campaign and how far it is."""
+
+    progress: ProgressAnswer
 
 
 class CostAnswer(TypedDict):
@@ -61,17 +148,77 @@ class LaunchAnswer(TypedDict):
     sentAt: str | None
 
 
+class LeftOutAnswer(TypedDict):
+    """Recipients whom a retry left out, and why."""
+
+    state: str
+    recipients: int
+    why: str
+
+
+class RetryAnswer(TypedDict):
+    """A campaign that is sent once more to some, and what that sets aside."""
+
+    id: str
+    status: str
+    retried: int
+    cost: CostAnswer
+    leftOut: list[LeftOutAnswer]
+
+
+class RecipientStateAnswer(TypedDict):
+    """Where one recipient of a campaign stands and why; `contactId` is null once the contact is gone."""
+
+    id: str
+    email: str
+    contactId: str | None
+    state: str
+    reason: str | None
+    attempts: int
+    messageId: str | None
+    updatedAt: str | None
+    opens: int
+    clicks: int
+    complained: bool
+    unsubscribed: bool
+
+
+class RecipientsAnswer(PageAnswer):
+    """A page of a campaign's recipients."""
+
+    recipients: list[RecipientStateAnswer]
+
+
+class CampaignTotalsAnswer(TypedDict):
+    """How many campaigns there are."""
+
+    total: int
+    sending: int
+    completed: int
+
+
+class StatsAnswer(TypedDict):
+    """The account at a glance."""
+
+    contacts: int
+    campaigns: CampaignTotalsAnswer
+    emailsThisMonth: int
+    domains: int
+
+
+@operation(answers={201: CampaignAnswer}, reads=form.read_draft, raises=DRAFT_ERRORS)
 async def create(request: Request) -> HTTPResponse:
-    """POST /api/v1/campaigns: a draft."""
+    """POST /api/v1/campaigns: creates a draft, which is free."""
     fields = Fields(read_object(request))
-    draft = read_draft(fields, request.app.ctx.ids)
+    draft = form.read_draft(fields, request.app.ctx.ids)
     fields.finish()
     campaign, audience_count = await save_draft(request, draft, PARAMS)
     return answer(_shown(campaign, audience_count, request), 201)
 
 
+@operation(answers={200: CampaignsAnswer}, query=PAGE_QUERY)
 async def page(request: Request) -> HTTPResponse:
-    """GET /api/v1/campaigns, newest first. Audiences of drafts are counted when one of them is asked for."""
+    """GET /api/v1/campaigns: campaigns, newest first. Audiences of drafts are counted when one of them is asked for."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     asked = read_page(request, Kind.CAMPAIGN, ctx.ids)
     async with request.transaction() as conn:
@@ -81,8 +228,9 @@ async def page(request: Request) -> HTTPResponse:
     return answer(page_answer("campaigns", items, asked, total))
 
 
+@operation(answers={200: CampaignDetailAnswer}, raises=(CampaignNotFound,))
 async def get(request: Request, campaign_id: str) -> HTTPResponse:
-    """GET /api/v1/campaigns/:id, with how far it is."""
+    """GET /api/v1/campaigns/:id: one campaign, and how far it is."""
     ctx, account = request.app.ctx, request.ctx.account
     async with request.transaction() as conn:
         campaign = await service.get(conn, account.id, ctx.ids.find(Kind.CAMPAIGN, campaign_id))
@@ -91,7 +239,7 @@ async def get(request: Request, campaign_id: str) -> HTTPResponse:
     return answer({**_shown(campaign, audience_count, request), "progress": asdict(progress)})
 
 
-@operation(answers={200: LaunchAnswer}, reads=form.read_launch, price=PER_RECIPIENT)
+@operation(answers={200: LaunchAnswer}, reads=form.read_launch, raises=LAUNCH_ERRORS, price=PER_RECIPIENT)
 async def launch(request: Request, campaign_id: str) -> HTTPResponse:
     """POST /api/v1/campaigns/:id/launch: sends the draft, or schedules it."""
     started = await launch_campaign(request, campaign_id)
@@ -108,30 +256,39 @@ async def launch(request: Request, campaign_id: str) -> HTTPResponse:
     return answer(told)
 
 
+@operation(answers={200: CampaignAnswer}, raises=STEER_ERRORS)
 async def pause(request: Request, campaign_id: str) -> HTTPResponse:
-    """POST …/campaigns/:id/pause, in both dialects: nobody else is written to until it is resumed."""
+    """POST …/campaigns/:id/pause: pauses a campaign, so that nobody else is written to until it is resumed."""
     async with _steering(request) as (conn, account):
         campaign = await service.pause(conn, account.id, request.app.ctx.ids.find(Kind.CAMPAIGN, campaign_id))
         return await _answer_campaign(request, conn, campaign)
 
 
+@operation(answers={200: CampaignAnswer}, raises=(*STEER_ERRORS, *SEND_ERRORS))
 async def resume(request: Request, campaign_id: str) -> HTTPResponse:
-    """POST …/campaigns/:id/resume, in both dialects: goes on where it was paused."""
+    """POST …/campaigns/:id/resume: goes on where the campaign was paused."""
     ctx = request.app.ctx
     async with _steering(request) as (conn, account):
         campaign = await service.resume(conn, account, ctx.ids.find(Kind.CAMPAIGN, campaign_id), ctx.settings)
         return await _answer_campaign(request, conn, campaign)
 
 
+@operation(answers={200: CampaignAnswer}, raises=STEER_ERRORS)
 async def cancel(request: Request, campaign_id: str) -> HTTPResponse:
-    """POST …/campaigns/:id/cancel, in both dialects: ends it for everybody who was not written to."""
+    """POST …/campaigns/:id/cancel: ends a campaign for everybody who was not written to."""
     async with _steering(request) as (conn, account):
         campaign = await service.cancel(conn, account.id, request.app.ctx.ids.find(Kind.CAMPAIGN, campaign_id))
         return await _answer_campaign(request, conn, campaign)
 
 
+@operation(
+    answers={200: RetryAnswer},
+    reads=form.read_retried,
+    raises=(*STEER_ERRORS, SendingHeld, NothingToRetry, InsufficientFunds, WalletFrozen),
+    price=PER_RECIPIENT,
+)
 async def retry(request: Request, campaign_id: str) -> HTTPResponse:
-    """POST …/campaigns/:id/retry, in both dialects: once more to those whose mail failed. `states` chooses among failed
+    """POST …/campaigns/:id/retry: sends once more to those whose mail failed. `states` chooses among failed
     (never accepted by SES) and unresolved (nobody knows; who got it after all gets it twice).
     """
     ctx, account = request.app.ctx, request.ctx.account
@@ -154,8 +311,21 @@ async def retry(request: Request, campaign_id: str) -> HTTPResponse:
     )
 
 
+@operation(
+    answers={200: (RecipientsAnswer, CSV)},
+    query=(
+        *PAGE_QUERY,
+        Query(
+            "state",
+            f"Only these, in one or several words: {', '.join(WORDS)}.",
+            {"type": "array", "items": {"enum": list(WORDS)}},
+        ),
+        Query("format", "JSON by pages, or CSV with all at once.", {"type": "string", "enum": ["json", "csv"]}),
+    ),
+    raises=(CampaignNotFound,),
+)
 async def page_recipients(request: Request, campaign_id: str) -> HTTPResponse | None:
-    """GET …/campaigns/:id/recipients?state=…, in both dialects: where each of them stands and why. As CSV with `format=csv`
+    """GET …/campaigns/:id/recipients: where each recipient stands and why. As CSV with `format=csv`
     or `Accept: text/csv`, and then all at once.
     """
     ctx, account_id = request.app.ctx, request.ctx.account.id
@@ -178,8 +348,9 @@ async def page_recipients(request: Request, campaign_id: str) -> HTTPResponse | 
     return None
 
 
-async def stats(request: Request) -> HTTPResponse:
-    """GET /api/v1/stats: the account at a glance."""
+@operation(answers={200: StatsAnswer})
+async def account_stats(request: Request) -> HTTPResponse:
+    """GET …/stats: the account at a glance."""
     account_id = request.ctx.account.id
     async with request.transaction() as conn:
         totals = await service.totals(conn, account_id)
@@ -243,25 +414,6 @@ def _cost(amount_micros: int, hold_id: int | None, ids: Ids) -> CostAnswer:
     }
 
 
-def read_draft(fields: Fields, ids: Ids) -> CampaignDraft:
-    """The fields of POST /api/v1/campaigns; `content` is the HTML. Without `listId` and `tags` it reaches everybody."""
-    from_name, from_email = fields.mailbox("from")
-    list_id, tags = form.read_audience(fields, ids)
-    return CampaignDraft(
-        name=fields.required_text("name", form.NAME_MAX_CHARS),
-        subject=fields.required_text("subject", form.SUBJECT_MAX_CHARS),
-        html=fields.required_text("content", form.PART_MAX_CHARS, lines=True),
-        preheader=fields.text("preheader", form.PREHEADER_MAX_CHARS),
-        text=fields.text("text", form.PART_MAX_CHARS, lines=True),
-        from_name=from_name,
-        from_email=from_email,
-        reply_to=fields.addresses("replyTo", form.REPLY_TO_MAX),
-        list_id=list_id,
-        tags=tags,
-        scheduled_at=fields.moment("scheduledAt"),
-    )
-
-
 @asynccontextmanager
 async def _steering(request: Request) -> AsyncIterator[tuple[Connection, Account]]:
     """A transaction of the account that asks; the request has no fields."""
@@ -300,7 +452,7 @@ async def _send_csv(
     await response.eof()
 
 
-def _shown_recipient(one: Recipient, stream_id: int, ids: Ids) -> dict[str, Any]:
+def _shown_recipient(one: Recipient, stream_id: int, ids: Ids) -> RecipientStateAnswer:
     return {
         "id": ids.encode_email(stream_id, one.seq),
         "email": one.email,
@@ -317,7 +469,7 @@ def _shown_recipient(one: Recipient, stream_id: int, ids: Ids) -> dict[str, Any]
     }
 
 
-def _shown(campaign: Campaign, audience_count: int | None, request: Request) -> dict[str, Any]:
+def _shown(campaign: Campaign, audience_count: int | None, request: Request) -> CampaignAnswer:
     ids, settings = request.app.ctx.ids, request.app.ctx.settings
     micros = None if audience_count is None else estimated_micros(request.ctx.account, settings, audience_count)
     return {

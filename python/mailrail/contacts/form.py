@@ -25,6 +25,11 @@ def read_contact(fields: Fields, ids: Ids) -> tuple[ContactDraft, int | None]:
     return draft, read_list_id(fields, ids)
 
 
+def read_list(fields: Fields) -> str:
+    """The `name` of a list."""
+    return fields.required_text("name", NAME_MAX_CHARS)
+
+
 def read_list_id(fields: Fields, ids: Ids) -> int | None:
     """The list named by `listId`; a malformed id ends where an unknown one does."""
     text = fields.text("listId", NAME_MAX_CHARS)

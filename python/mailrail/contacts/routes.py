@@ -1,54 +1,143 @@
 """/api/v1/contacts and /api/v1/lists."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 from sanic.response import HTTPResponse
 
 from mailrail.contacts import service
-from mailrail.contacts.form import NAME_MAX_CHARS, read_contact
-from mailrail.contacts.model import TOTAL_CAP, Contact, ContactFilter, ContactList, ContactStatus, Saved
+from mailrail.contacts.form import NAME_MAX_CHARS, read_contact, read_list
+from mailrail.contacts.model import (
+    TOTAL_CAP,
+    Contact,
+    ContactExists,
+    ContactFilter,
+    ContactList,
+    ContactNotFound,
+    ContactStatus,
+    ListExists,
+    ListNotFound,
+    Saved,
+)
 from mailrail.ids import Ids, Kind
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import Fields
-from mailrail.web.pages import Page, page_answer, read_page
+from mailrail.web.openapi import Query, operation
+from mailrail.web.pages import PAGE_QUERY, Page, PageAnswer, page_answer, read_page
 from mailrail.web.values import shown_time
 
 
+class ContactAnswer(TypedDict):
+    """A contact. `status` says whether the person may be written to."""
+
+    id: str
+    email: str
+    name: str | None
+    firstName: str | None
+    lastName: str | None
+    status: str
+    tags: list[str]
+    customFields: dict[str, Any]
+    createdAt: str
+    updatedAt: str
+
+
+class ContactsAnswer(PageAnswer):
+    """A page of contacts; `totalCapped` where they were not counted to the end."""
+
+    contacts: list[ContactAnswer]
+    totalCapped: bool  # noqa: N815  a key of JSON; ruff does not see that this is a TypedDict, too
+
+
+class ListAnswer(TypedDict):
+    """A list, with how many contacts are subscribed to it."""
+
+    id: str
+    name: str
+    contacts: int
+    createdAt: str
+
+
+class ListsAnswer(PageAnswer):
+    """A page of lists."""
+
+    lists: list[ListAnswer]
+
+
+UPSERT = Query("upsert", "`true` changes the contact that has this address.", {"type": "boolean"})
+FILTERS = (
+    Query("listId", "Only members of this list."),
+    Query(
+        "tag",
+        "Only those with this tag; several times for several tags.",
+        {"type": "array", "items": {"type": "string"}},
+    ),
+    Query("status", "Only of this status.", {"type": "string", "enum": [str(word) for word in ContactStatus]}),
+    Query("email", "Only the one with this address."),
+)
+EXAMPLE = (
+    {"email": "new@example.com", "name": "John Doe", "listId": "lst_2k7f8x0q4m9d3w6z1r5t8y0u2i"},
+    {
+        "id": "con_7d3w6z1r5t8y0u2i2k7f8x0q4m",
+        "email": "new@example.com",
+        "name": "John Doe",
+        "firstName": "John",
+        "lastName": "Doe",
+        "status": "subscribed",
+        "tags": [],
+        "customFields": {},
+        "createdAt": "2026-04-08T10:15:00Z",
+        "updatedAt": "2026-04-08T10:15:00Z",
+    },
+)
+
+
+@operation(
+    answers={201: ContactAnswer, 200: ContactAnswer},
+    reads=read_contact,
+    query=(UPSERT,),
+    raises=(ListNotFound, ContactExists),
+    example=EXAMPLE,
+)
 async def create(request: Request) -> HTTPResponse:
-    """POST /api/v1/contacts: 201 for a new contact, 200 where a known one was put on the list or changed."""
+    """POST /api/v1/contacts: creates a contact. 201 for a new one, 200 where a known one was put on the list or changed."""
     saved = await save_contact(request)
     return answer(_shown(saved.contact, request.app.ctx.ids), 201 if saved.created else 200)
 
 
+@operation(answers={200: ContactsAnswer}, query=(*PAGE_QUERY, *FILTERS), raises=(ListNotFound,))
 async def page(request: Request) -> HTTPResponse:
-    """GET /api/v1/contacts?listId=&tag=&status=&email=, newest first."""
+    """GET /api/v1/contacts: contacts, newest first."""
     asked, found, total = await find_contacts(request)
     return answer(contacts_answer([_shown(contact, request.app.ctx.ids) for contact in found], asked, total))
 
 
+@operation(answers={200: ContactAnswer}, raises=(ContactNotFound,))
 async def get(request: Request, contact_id: str) -> HTTPResponse:
-    """GET /api/v1/contacts/:id."""
+    """GET /api/v1/contacts/:id: one contact."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     async with request.transaction() as conn:
         found = await service.get(conn, account_id, ctx.ids.find(Kind.CONTACT, contact_id))
     return answer(_shown(found, ctx.ids))
 
 
+@operation(answers={201: ListAnswer}, reads=read_list, raises=(ListExists,))
 async def create_list(request: Request) -> HTTPResponse:
-    """POST /api/v1/lists `{name}`."""
+    """POST /api/v1/lists: creates an empty list."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     fields = Fields(read_object(request))
-    name = fields.required_text("name", NAME_MAX_CHARS)
+    name = read_list(fields)
     fields.finish()
     async with request.transaction() as conn:
         created = await service.create_list(conn, account_id, name)
     return answer(_shown_list(created, ctx.ids), 201)
 
 
+@operation(answers={200: ListsAnswer}, query=PAGE_QUERY)
 async def page_lists(request: Request) -> HTTPResponse:
-    """GET /api/v1/lists, newest first."""
+    """GET /api/v1/lists: lists, newest first."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     asked = read_page(request, Kind.LIST, ctx.ids)
     async with request.transaction() as conn:
@@ -57,8 +146,9 @@ async def page_lists(request: Request) -> HTTPResponse:
     return answer(page_answer("lists", [_shown_list(item, ctx.ids) for item in found], asked, total))
 
 
+@operation(answers={200: ListAnswer}, raises=(ListNotFound,))
 async def get_list(request: Request, list_id: str) -> HTTPResponse:
-    """GET /api/v1/lists/:id."""
+    """GET /api/v1/lists/:id: one list."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     async with request.transaction() as conn:
         found = await service.get_list(conn, account_id, ctx.ids.find(Kind.LIST, list_id))
@@ -102,13 +192,13 @@ def read_filter(request: Request, ids: Ids) -> ContactFilter:
     return ContactFilter(list_id, tags, None if status is None else ContactStatus(status), email)
 
 
-def contacts_answer(items: list[dict[str, Any]], asked: Page, total: int) -> dict[str, Any]:
+def contacts_answer(items: Sequence[Mapping[str, Any]], asked: Page, total: int) -> dict[str, Any]:
     """A page of contacts; a total that was not counted to its end is marked."""
     capped = total > TOTAL_CAP
     return {**page_answer("contacts", items, asked, TOTAL_CAP if capped else total), "totalCapped": capped}
 
 
-def _shown(contact: Contact, ids: Ids) -> dict[str, Any]:
+def _shown(contact: Contact, ids: Ids) -> ContactAnswer:
     return {
         "id": ids.encode(Kind.CONTACT, contact.id),
         "email": contact.email,
@@ -123,7 +213,7 @@ def _shown(contact: Contact, ids: Ids) -> dict[str, Any]:
     }
 
 
-def _shown_list(item: ContactList, ids: Ids) -> dict[str, Any]:
+def _shown_list(item: ContactList, ids: Ids) -> ListAnswer:
     return {
         "id": ids.encode(Kind.LIST, item.id),
         "name": item.name,

@@ -1,40 +1,69 @@
 """/api/v1/domains, and PATCH …/account."""
 
-from typing import Any
+from typing import TypedDict
 
 from sanic.response import HTTPResponse
 
 from mailrail.accounts.form import read_changes
 from mailrail.accounts.routes import AccountAnswer, shown_account
-from mailrail.addresses import parse_domain
 from mailrail.domains import service
-from mailrail.domains.model import CheckedDomain, Domain, SenderNotVerified
+from mailrail.domains.form import read_domain
+from mailrail.domains.model import CheckedDomain, Domain, DomainExists, DomainNotFound, SenderNotVerified
 from mailrail.ids import Ids, Kind
+from mailrail.ses.control import ControlError
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import Fields
 from mailrail.web.openapi import operation
-from mailrail.web.pages import page_answer, read_page
+from mailrail.web.pages import PAGE_QUERY, PageAnswer, page_answer, read_page
 from mailrail.web.values import shown_time, shown_time_or_none
 
-DOMAIN_MAX_CHARS = 253
+
+class DomainAnswer(TypedDict):
+    """A sending domain; `status` is pending, verified or failed."""
+
+    id: str
+    domain: str
+    status: str
+    createdAt: str
+    verifiedAt: str | None
 
 
+class DomainsAnswer(PageAnswer):
+    """A page of sending domains."""
+
+    domains: list[DomainAnswer]
+
+
+class RecordAnswer(TypedDict):
+    """A DNS record."""
+
+    type: str
+    name: str
+    value: str
+
+
+class CheckedDomainAnswer(DomainAnswer):
+    """A sending domain as Amazon SES sees it now, with the DNS records that its owner has to publish."""
+
+    dnsRecords: list[RecordAnswer]
+
+
+@operation(answers={201: CheckedDomainAnswer}, reads=read_domain, raises=(DomainExists,))
 async def create(request: Request) -> HTTPResponse:
-    """POST /api/v1/domains `{domain}`: 201 with the DNS records that its owner has to publish."""
+    """POST /api/v1/domains: adds a domain to send from. The answer has the DNS records that its owner has to publish."""
     ctx = request.app.ctx
     fields = Fields(read_object(request))
-    name = fields.required_text("domain", DOMAIN_MAX_CHARS)
-    domain = fields.parsed("domain", parse_domain, name) if name else None
+    domain = read_domain(fields)
     fields.finish()
-    assert domain is not None
     checked = await service.create(request.transaction, request.ctx.account.id, domain, ctx.settings)
     return answer(_shown_checked(checked, ctx.ids), 201)
 
 
+@operation(answers={200: DomainsAnswer}, query=PAGE_QUERY)
 async def page(request: Request) -> HTTPResponse:
-    """GET /api/v1/domains, newest first."""
+    """GET /api/v1/domains: sending domains, newest first."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     asked = read_page(request, Kind.DOMAIN, ctx.ids)
     async with request.transaction() as conn:
@@ -43,8 +72,9 @@ async def page(request: Request) -> HTTPResponse:
     return answer(page_answer("domains", [_shown(domain, ctx.ids) for domain in found], asked, total))
 
 
+@operation(answers={200: CheckedDomainAnswer}, raises=(DomainNotFound, ControlError))
 async def verify(request: Request, domain_id: str) -> HTTPResponse:
-    """POST /api/v1/domains/:id/verify: asks SES now."""
+    """POST /api/v1/domains/:id/verify: asks Amazon SES now whether the domain is verified."""
     ctx = request.app.ctx
     Fields(read_object(request)).finish()
     row_id = ctx.ids.find(Kind.DOMAIN, domain_id)
@@ -52,7 +82,7 @@ async def verify(request: Request, domain_id: str) -> HTTPResponse:
     return answer(_shown_checked(checked, ctx.ids))
 
 
-def _shown(domain: Domain, ids: Ids) -> dict[str, Any]:
+def _shown(domain: Domain, ids: Ids) -> DomainAnswer:
     return {
         "id": ids.encode(Kind.DOMAIN, domain.id),
         "domain": domain.domain,
@@ -62,8 +92,10 @@ def _shown(domain: Domain, ids: Ids) -> dict[str, Any]:
     }
 
 
-def _shown_checked(checked: CheckedDomain, ids: Ids) -> dict[str, Any]:
-    records = [{"type": record.type, "name": record.name, "value": record.value} for record in checked.records]
+def _shown_checked(checked: CheckedDomain, ids: Ids) -> CheckedDomainAnswer:
+    records: list[RecordAnswer] = [
+        {"type": record.type, "name": record.name, "value": record.value} for record in checked.records
+    ]
     return {**_shown(checked.domain, ids), "dnsRecords": records}
 
 
@@ -72,7 +104,7 @@ def _shown_checked(checked: CheckedDomain, ids: Ids) -> dict[str, Any]:
 
 @operation(answers={200: AccountAnswer}, reads=read_changes, raises=(SenderNotVerified,))
 async def change_account(request: Request) -> HTTPResponse:
-    """PATCH …/account: changes what is given; null clears `senderName`, `senderEmail` and `postalAddress`."""
+    """PATCH …/account: changes the account's settings. Only what is given changes; null clears `senderName`, `senderEmail` and `postalAddress`."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     fields = Fields(read_object(request))
     changes = read_changes(fields)

@@ -56,8 +56,7 @@ def read_mail(fields: Fields) -> MailDraft:
     subject = fields.required_text("subject", SUBJECT_MAX_CHARS)
     html = fields.text("html", PART_MAX_CHARS, lines=True)
     text = fields.text("text", PART_MAX_CHARS, lines=True)
-    if html is None and text is None:
-        fields.error("html", "field_missing", "Give html, text, or both.")
+    fields.require_any("html", "text")
     return MailDraft(
         to=to,
         cc=cc,

@@ -174,7 +174,14 @@ class EmailsAnswer(TypedDict):
             "html": "<h1>Hello!</h1><p>Welcome aboard.</p>",
             "tags": {"type": "welcome"},
         },
-        {"id": "eml_2k7f8x0q4m9d3w6z1r5t8y0u2i", "status": "sent", "messageId": "ses-message-id"},
+        {
+            "id": "eml_2k7f8x0q4m9d3w6z1r5t8y0u2i",
+            "status": "sent",
+            "messageId": "ses-message-id",
+            "to": "user@example.com",
+            "scheduledAt": None,
+            "reason": None,
+        },
     ),
 )
 async def send(request: Request) -> HTTPResponse:
@@ -217,17 +224,30 @@ async def send(request: Request) -> HTTPResponse:
         },
         {
             "results": [
-                {"to": "a@example.com", "id": "eml_2k7f8x0q4m9d3w6z1r5t8y0u2i", "status": "sent"},
-                {"to": "b@example.com", "id": "eml_7d3w6z1r5t8y0u2i2k7f8x0q4m", "status": "sent"},
+                {
+                    "to": "a@example.com",
+                    "id": "eml_2k7f8x0q4m9d3w6z1r5t8y0u2i",
+                    "status": "sent",
+                    "messageId": "ses-message-id",
+                    "reason": None,
+                },
+                {
+                    "to": "b@example.com",
+                    "id": "eml_7d3w6z1r5t8y0u2i2k7f8x0q4m",
+                    "status": "sent",
+                    "messageId": "ses-message-id",
+                    "reason": None,
+                },
             ],
             "total": 2,
             "sent": 2,
+            "queued": 0,
             "failed": 0,
         },
     ),
 )
 async def send_batch(request: Request) -> HTTPResponse:
-    """POST /api/v1/emails/batch: up to 100 mails, taken as a whole or not at all; each then has its own result."""
+    """POST /api/v1/emails/batch: sends up to 100 mails. They are taken as a whole or not at all; each then has its own result."""
     fields = Fields(read_object(request))
     drafts = form.read_batch(fields)
     fields.finish()
@@ -275,7 +295,7 @@ async def page(request: Request) -> HTTPResponse:
 
 @operation(answers={200: EmailDetailAnswer}, raises=(MailNotFound,))
 async def get(request: Request, email_id: str) -> HTTPResponse:
-    """GET /api/v1/emails/:id: the mail as it stands now, with all its events."""
+    """GET /api/v1/emails/:id: one mail as it stands now, with all its events."""
     async with request.transaction() as conn:
         found = await service.get(conn, request.ctx.account.id, *_numbers(request.app.ctx.ids, email_id))
     return answer(dict(_detail(found, request.app.ctx.ids)))
@@ -283,7 +303,7 @@ async def get(request: Request, email_id: str) -> HTTPResponse:
 
 @operation(answers={200: EmailDetailAnswer}, raises=(MailNotFound, MailNotCancellable))
 async def cancel(request: Request, email_id: str) -> HTTPResponse:
-    """POST /api/v1/emails/:id/cancel: takes back a scheduled mail; nothing is sent and nothing is paid."""
+    """POST /api/v1/emails/:id/cancel: takes back a scheduled mail. Nothing is sent and nothing is paid."""
     Fields(read_object(request)).finish()
     async with request.transaction() as conn:
         found = await service.cancel(conn, request.ctx.account.id, *_numbers(request.app.ctx.ids, email_id))

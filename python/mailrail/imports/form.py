@@ -34,7 +34,7 @@ def read_options(fields: Fields, ids: Ids) -> ImportOptions:
 
 def read_body(fields: Fields, ids: Ids) -> ImportOptions:
     """The JSON object around `contacts`, for the documentation: its contacts are read elsewhere, as they come."""
-    fields.objects("contacts", 1)
+    fields.objects("contacts", None)
     return read_options(fields, ids)
 
 

@@ -32,7 +32,7 @@ from mailrail.web.body import BodyUnreadable, decode, read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import FieldError, Fields, FieldsInvalid
 from mailrail.web.idempotency import REPLAYED_HEADER, read_owner
-from mailrail.web.openapi import Query, operation
+from mailrail.web.openapi import CSV, FORM, JSON, Query, operation
 from mailrail.web.pages import PAGE_QUERY, page_answer, read_page
 from mailrail.web.values import shown_time, shown_time_or_none
 
@@ -49,7 +49,6 @@ FORMATS = {
 }
 # What a file in a form is called, where its type says nothing.
 SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-FORM = "multipart/form-data"
 DELIMITERS = {",": ",", ";": ";", "|": "|", "\t": "\t", "tab": "\t"}
 
 OPTIONS = (
@@ -125,6 +124,7 @@ class ImportsAnswer(TypedDict):
     answers={202: ImportAnswer},
     reads=read_body,
     query=OPTIONS,
+    also_reads=(*(kind for kind in FORMATS if kind != JSON), FORM),
     raises=(
         BodyUnreadable,
         ImportUnreadable,
@@ -139,9 +139,18 @@ class ImportsAnswer(TypedDict):
         IdempotencyKeyReused,
     ),
     is_idempotent=True,
+    example=(
+        {
+            "contacts": [{"email": "sarah@example.com", "firstName": "Sarah", "plan": "enterprise"}],
+            "listId": "lst_2k7f8x0q4m9d3w6z1r5t8y0u2i",
+            "tags": ["newsletter"],
+        },
+        None,
+    ),
 )
 async def create(request: Request) -> HTTPResponse:
-    """POST …/contacts/import: takes contacts as JSON, CSV or a form with a file, however many, and answers when all are in.
+    """POST …/contacts/import: imports contacts, however many. They come as JSON, CSV or a form with a file; the answer comes when
+    all are in.
 
     Options come as query, as fields of the form or beside `contacts` in JSON. Nothing is imported of an upload that is
     refused or breaks off.
@@ -169,7 +178,7 @@ async def create(request: Request) -> HTTPResponse:
     raises=(FieldsInvalid,),
 )
 async def page(request: Request) -> HTTPResponse:
-    """GET …/contacts/import, newest first."""
+    """GET …/contacts/import: imports, newest first."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     asked = read_page(request, Kind.IMPORT, ctx.ids)
     async with request.transaction() as conn:
@@ -180,7 +189,7 @@ async def page(request: Request) -> HTTPResponse:
 
 @operation(answers={200: ImportAnswer}, raises=(ImportNotFound,))
 async def get(request: Request, import_id: str) -> HTTPResponse:
-    """GET …/contacts/import/:id: how far it is and what became of its rows."""
+    """GET …/contacts/import/:id: how far an import is and what became of its rows."""
     ctx = request.app.ctx
     async with request.transaction() as conn:
         found = await service.get(conn, request.ctx.account.id, ctx.ids.find(Kind.IMPORT, import_id))
@@ -189,7 +198,7 @@ async def get(request: Request, import_id: str) -> HTTPResponse:
 
 @operation(answers={200: ImportAnswer}, raises=(BodyUnreadable, FieldsInvalid, ImportNotFound, ImportEnded))
 async def cancel(request: Request, import_id: str) -> HTTPResponse:
-    """POST …/contacts/import/:id/cancel: what was merged stays, the rest is dropped."""
+    """POST …/contacts/import/:id/cancel: ends an import. What was merged stays, the rest is dropped."""
     ctx = request.app.ctx
     Fields(read_object(request)).finish()
     async with request.transaction() as conn:
@@ -197,9 +206,9 @@ async def cancel(request: Request, import_id: str) -> HTTPResponse:
     return answer(dict(_shown(ended, ctx.ids)))
 
 
-@operation(answers={200: bytes}, raises=(ImportNotFound,))
+@operation(answers={200: CSV}, raises=(ImportNotFound,))
 async def page_errors(request: Request, import_id: str) -> HTTPResponse | None:
-    """GET …/contacts/import/:id/errors: CSV of the rows that failed, with their number in the file and the reason.
+    """GET …/contacts/import/:id/errors: the rows that failed as CSV, with their number in the file and the reason.
 
     The header of a CSV file is row 1; blank lines do not count.
     """

@@ -1,14 +1,26 @@
 """/v1/mail/campaigns."""
 
 from dataclasses import asdict
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from sanic.response import HTTPResponse
 
-from mailrail.campaigns import form, service
-from mailrail.campaigns.model import Campaign, CampaignDraft
-from mailrail.campaigns.routes import CostAnswer, cost, estimated_micros, launch_campaign, save_draft
-from mailrail.ids import Ids, Kind
+from mailrail.campaigns import service
+from mailrail.campaigns.form import read_launch
+from mailrail.campaigns.model import Campaign, CampaignNotFound
+from mailrail.campaigns.routes import (
+    DRAFT_ERRORS,
+    LAUNCH_ERRORS,
+    CostAnswer,
+    ProgressAnswer,
+    SenderAnswer,
+    cost,
+    estimated_micros,
+    launch_campaign,
+    save_draft,
+)
+from mailrail.ids import Kind
+from mailrail.mail_v1.form import read_draft
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
@@ -17,6 +29,44 @@ from mailrail.web.openapi import PER_RECIPIENT, operation
 from mailrail.web.values import shown_time, shown_time_or_none, shown_usd
 
 PARAMS = {"html": "content.html", "text": "content.text", "listId": "audience.listId"}
+
+
+class MailCampaignAnswer(TypedDict):
+    """A campaign, with what sending it would cost: in dollars, and exactly in millionths of one."""
+
+    id: str
+    name: str
+    status: str
+    audienceCount: int
+    estimatedCost: float
+    estimatedCostMicros: int
+    warnings: list[str]
+    createdAt: str
+    scheduledAt: str | None
+
+
+_Sending = TypedDict(
+    "_Sending",
+    {
+        "subject": str,
+        "preheader": str | None,
+        "from": SenderAnswer | None,
+        "reason": str | None,
+        "sentAt": str | None,
+        "submittedAt": str | None,
+        "completedAt": str | None,
+    },
+)
+
+
+class MailCampaignDetailAnswer(MailCampaignAnswer, _Sending):
+    """A campaign with its content and its times."""
+
+
+class CampaignStatsAnswer(ProgressAnswer):
+    """How far a send is: recipients = delivered + bounced + failed + skipped + open; the rest counts across them."""
+
+    id: str
 
 
 class SendAnswer(TypedDict):
@@ -30,8 +80,34 @@ class SendAnswer(TypedDict):
     sentAt: str | None
 
 
+@operation(
+    answers={201: MailCampaignAnswer},
+    reads=read_draft,
+    raises=DRAFT_ERRORS,
+    example=(
+        {
+            "name": "March Newsletter",
+            "subject": "What's new this month",
+            "preheader": "Product updates, tips, and a surprise",
+            "from": {"name": "Sarah at Acme", "email": "sarah@acme.com"},
+            "audience": {"tags": ["newsletter"]},
+            "content": {"html": "<html>...</html>"},
+        },
+        {
+            "id": "cmp_xyz789",
+            "name": "March Newsletter",
+            "status": "draft",
+            "audienceCount": 10240,
+            "estimatedCost": 3.07,
+            "estimatedCostMicros": 3072000,
+            "warnings": [],
+            "createdAt": "2026-04-08T10:30:00Z",
+            "scheduledAt": None,
+        },
+    ),
+)
 async def create(request: Request) -> HTTPResponse:
-    """POST /v1/mail/campaigns: a draft, with what sending it would cost."""
+    """POST /v1/mail/campaigns: creates a draft, which is free. The answer has what sending it would cost."""
     fields = Fields(read_object(request))
     draft = read_draft(fields, request.app.ctx.ids)
     fields.finish()
@@ -39,16 +115,33 @@ async def create(request: Request) -> HTTPResponse:
     return answer(_shown(campaign, audience_count, request), 201)
 
 
+@operation(answers={200: MailCampaignDetailAnswer}, raises=(CampaignNotFound,))
 async def get(request: Request, campaign_id: str) -> HTTPResponse:
-    """GET /v1/mail/campaigns/:id."""
+    """GET /v1/mail/campaigns/:id: one campaign."""
     ctx, account = request.app.ctx, request.ctx.account
     async with request.transaction() as conn:
         campaign = await service.get(conn, account.id, ctx.ids.find(Kind.CAMPAIGN, campaign_id))
         audience_count = await service.audience_count(conn, account, campaign)
-    return answer(_shown(campaign, audience_count, request) | _shown_sending(campaign))
+    return answer({**_shown(campaign, audience_count, request), **_shown_sending(campaign)})
 
 
-@operation(answers={200: SendAnswer}, reads=form.read_launch, price=PER_RECIPIENT)
+@operation(
+    answers={200: SendAnswer},
+    reads=read_launch,
+    raises=LAUNCH_ERRORS,
+    price=PER_RECIPIENT,
+    example=(
+        {},
+        {
+            "id": "cmp_xyz789",
+            "status": "sending",
+            "audienceCount": 10240,
+            "cost": {"estimated": 3.07, "estimatedMicros": 3072000, "currency": "USD", "holdId": "hold_abc456"},
+            "scheduledAt": None,
+            "sentAt": "2026-04-08T10:35:00Z",
+        },
+    ),
+)
 async def send(request: Request, campaign_id: str) -> HTTPResponse:
     """POST /v1/mail/campaigns/:id/send: sends the draft and says what it holds of the wallet, or schedules it."""
     started = await launch_campaign(request, campaign_id)
@@ -64,8 +157,9 @@ async def send(request: Request, campaign_id: str) -> HTTPResponse:
     return answer(told)
 
 
+@operation(answers={200: CampaignStatsAnswer}, raises=(CampaignNotFound,))
 async def stats(request: Request, campaign_id: str) -> HTTPResponse:
-    """GET /v1/mail/campaigns/:id/stats: recipients = delivered + bounced + failed + skipped + open."""
+    """GET /v1/mail/campaigns/:id/stats: how far a send is. recipients = delivered + bounced + failed + skipped + open."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     async with request.transaction() as conn:
         campaign = await service.get(conn, account_id, ctx.ids.find(Kind.CAMPAIGN, campaign_id))
@@ -73,27 +167,7 @@ async def stats(request: Request, campaign_id: str) -> HTTPResponse:
     return answer({"id": ctx.ids.encode(Kind.CAMPAIGN, campaign.id), **asdict(progress)})
 
 
-def read_draft(fields: Fields, ids: Ids) -> CampaignDraft:
-    """The fields of POST /v1/mail/campaigns. Without `audience` it reaches everybody."""
-    from_name, from_email = fields.mailbox("from")
-    list_id, tags = form.read_audience(fields.nested("audience"), ids)
-    content = fields.nested("content")
-    return CampaignDraft(
-        name=fields.required_text("name", form.NAME_MAX_CHARS),
-        subject=fields.required_text("subject", form.SUBJECT_MAX_CHARS),
-        html=content.required_text("html", form.PART_MAX_CHARS, lines=True),
-        preheader=fields.text("preheader", form.PREHEADER_MAX_CHARS),
-        text=content.text("text", form.PART_MAX_CHARS, lines=True),
-        from_name=from_name,
-        from_email=from_email,
-        reply_to=fields.addresses("replyTo", form.REPLY_TO_MAX),
-        list_id=list_id,
-        tags=tags,
-        scheduled_at=fields.moment("scheduledAt"),
-    )
-
-
-def _shown(campaign: Campaign, audience_count: int, request: Request) -> dict[str, Any]:
+def _shown(campaign: Campaign, audience_count: int, request: Request) -> MailCampaignAnswer:
     micros = estimated_micros(request.ctx.account, request.app.ctx.settings, audience_count)
     return {
         "id": request.app.ctx.ids.encode(Kind.CAMPAIGN, campaign.id),
@@ -108,7 +182,7 @@ def _shown(campaign: Campaign, audience_count: int, request: Request) -> dict[st
     }
 
 
-def _shown_sending(campaign: Campaign) -> dict[str, Any]:
+def _shown_sending(campaign: Campaign) -> _Sending:
     return {
         "subject": campaign.subject,
         "preheader": campaign.preheader,

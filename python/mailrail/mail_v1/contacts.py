@@ -1,30 +1,75 @@
 """/v1/mail/contacts."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 from sanic.response import HTTPResponse
 
-from mailrail.contacts.model import Contact
-from mailrail.contacts.routes import contacts_answer, find_contacts, save_contact
+from mailrail.contacts.form import read_contact
+from mailrail.contacts.model import Contact, ContactExists, ListNotFound
+from mailrail.contacts.routes import FILTERS, UPSERT, contacts_answer, find_contacts, save_contact
 from mailrail.ids import Ids, Kind
 from mailrail.web.answers import answer
 from mailrail.web.context import Request
+from mailrail.web.openapi import operation
+from mailrail.web.pages import PAGE_QUERY, PageAnswer
 from mailrail.web.values import shown_time
 
 
+class MailContactAnswer(TypedDict):
+    """A contact. `status` says whether the person may be written to."""
+
+    id: str
+    email: str
+    firstName: str | None
+    lastName: str | None
+    tags: list[str]
+    customFields: dict[str, Any]
+    status: str
+    createdAt: str
+
+
+class MailContactsAnswer(PageAnswer):
+    """A page of contacts; `totalCapped` where they were not counted to the end."""
+
+    contacts: list[MailContactAnswer]
+    totalCapped: bool  # noqa: N815  a key of JSON; ruff does not see that this is a TypedDict, too
+
+
+SARAH = {
+    "email": "sarah@example.com",
+    "firstName": "Sarah",
+    "lastName": "Chen",
+    "tags": ["newsletter", "product-updates"],
+    "customFields": {"company": "Acme Corp", "plan": "enterprise"},
+}
+
+
+@operation(
+    answers={201: MailContactAnswer, 200: MailContactAnswer},
+    reads=read_contact,
+    query=(UPSERT,),
+    raises=(ListNotFound, ContactExists),
+    example=(
+        SARAH,
+        {"id": "con_abc123", **SARAH, "status": "subscribed", "createdAt": "2026-04-08T10:15:00Z"},
+    ),
+)
 async def create(request: Request) -> HTTPResponse:
-    """POST /v1/mail/contacts: 201 for a new contact, 200 where a known one was put on a list or changed."""
+    """POST /v1/mail/contacts: adds a contact to the audience. 201 for a new one, 200 where a known one was put on a list or
+    changed. Contacts are free to store.
+    """
     saved = await save_contact(request)
     return answer(_shown(saved.contact, request.app.ctx.ids), 201 if saved.created else 200)
 
 
+@operation(answers={200: MailContactsAnswer}, query=(*PAGE_QUERY, *FILTERS), raises=(ListNotFound,))
 async def page(request: Request) -> HTTPResponse:
-    """GET /v1/mail/contacts, newest first."""
+    """GET /v1/mail/contacts: contacts, newest first."""
     asked, found, total = await find_contacts(request)
     return answer(contacts_answer([_shown(contact, request.app.ctx.ids) for contact in found], asked, total))
 
 
-def _shown(contact: Contact, ids: Ids) -> dict[str, Any]:
+def _shown(contact: Contact, ids: Ids) -> MailContactAnswer:
     return {
         "id": ids.encode(Kind.CONTACT, contact.id),
         "email": contact.email,

@@ -10,6 +10,7 @@ from mailrail.db.pool import Pool
 from mailrail.tracking import pages, service
 from mailrail.tracking.model import LinkNotFound, Sender, Subscription, clicked, opened
 from mailrail.web.context import Request
+from mailrail.web.openapi import FORM, GIF, HTML, URLENCODED, operation
 
 if TYPE_CHECKING:
     from mailrail._core import Codec
@@ -45,8 +46,9 @@ class Tracking:
         """Writes what waits."""
         await self._recorder.stop()
 
+    @operation(answers={200: GIF, 404: None})
     async def open(self, request: Request, token: str) -> HTTPResponse:
-        """GET /o/:token: the picture. HEAD is a program that looks, not a reader."""
+        """GET /o/:token: the picture in a mail, which counts an open. HEAD is a program that looks, not a reader."""
         mail = self._codec.read_track_token(token)
         if mail is None:
             return empty(404, headers=UNCACHED)
@@ -54,8 +56,9 @@ class Tracking:
             self._recorder.add(opened(*mail, at_s=int(time.time())))
         return HTTPResponse(PIXEL, headers=UNCACHED, content_type="image/gif")
 
+    @operation(answers={302: None, 404: HTML})
     async def click(self, request: Request, token: str, link: str) -> HTTPResponse:
-        """GET /c/:token/:n: on to the stored address, and to no other."""
+        """GET /c/:token/:n: a link in a mail. It goes on to the stored address, and to no other."""
         mail = self._codec.read_track_token(token)
         if mail is None or not (link.isascii() and link.isdigit() and len(link) <= 10):
             return missing()
@@ -68,13 +71,15 @@ class Tracking:
             self._recorder.add(clicked(stream_id, seq, int(link), at_s=int(time.time())))
         return empty(302, headers={**UNCACHED, "Location": location})
 
+    @operation(answers={200: HTML, 404: HTML})
     async def show_unsubscribe(self, request: Request, token: str) -> HTTPResponse:
-        """GET /u/:token: asks. Scanners follow every link, so this changes nothing."""
+        """GET /u/:token: the page that asks whether to unsubscribe. Scanners follow every link, so this changes nothing."""
         found = await self._find(token)
         return missing() if found is None else html(pages.unsubscribe_page(found.sender), headers=pages.HEADERS)
 
+    @operation(answers={200: HTML, 400: HTML, 404: HTML}, also_reads=(URLENCODED, FORM))
     async def unsubscribe(self, request: Request, token: str) -> HTTPResponse:
-        """POST /u/:token: by a mail program's one click (RFC 8058) or by the form of the page."""
+        """POST /u/:token: unsubscribes. By a mail program's one click (RFC 8058) or by the form of the page."""
         found = await self._find(token)
         if found is None:
             return missing()

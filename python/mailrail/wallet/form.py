@@ -48,7 +48,8 @@ def read_amount(fields: Fields) -> int:
     micros = fields.integer("amountMicros", 1, AMOUNT_MAX_MICROS)
     text = fields.text("amount", AMOUNT_MAX_CHARS)
     from_text = None if text is None else fields.parsed("amount", parse_usd, text)
-    if fields.has("amountMicros") == fields.has("amount"):
+    fields.require_any("amountMicros", "amount")
+    if fields.has("amountMicros") and fields.has("amount"):
         fields.error("amountMicros", "amount_ambiguous", "Give the amount once: amountMicros, or amount as a string.")
     elif from_text == 0:
         fields.error("amount", "number_invalid", "amount must be more than nothing.")

@@ -144,7 +144,7 @@ async def get(request: Request) -> HTTPResponse:
 
 @operation(answers={200: WalletAnswer}, reads=form.read_cap)
 async def change(request: Request) -> HTTPResponse:
-    """PATCH …/wallet: `monthlyCapMicros` is what the sends of a month (UTC) may cost; null is no cap."""
+    """PATCH …/wallet: caps what a month may cost. `monthlyCapMicros` is what the sends of a month (UTC) may cost; null is no cap."""
     account_id = request.ctx.account.id
     fields = Fields(read_object(request))
     cap = form.read_cap(fields)
@@ -166,7 +166,7 @@ async def change(request: Request) -> HTTPResponse:
     ),
 )
 async def page_transfers(request: Request) -> HTTPResponse:
-    """GET …/wallet/transactions, newest first."""
+    """GET …/wallet/transactions: money that moved, newest first."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     asked = read_page(request, Kind.TRANSFER, ctx.ids)
     wanted = form.read_transfer_filter({name: request.args.get(name) for name in ("kind", "since", "until")})
@@ -183,7 +183,7 @@ async def page_transfers(request: Request) -> HTTPResponse:
     query=(*PAGE_QUERY, Query("status", "Only these.", {"type": "string", "enum": ["open", "closed"]})),
 )
 async def page_holds(request: Request) -> HTTPResponse:
-    """GET …/wallet/holds, newest first."""
+    """GET …/wallet/holds: money set aside for sends, newest first."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     asked = read_page(request, Kind.HOLD, ctx.ids)
     is_open = form.read_is_open({"status": request.args.get("status")})
@@ -196,7 +196,7 @@ async def page_holds(request: Request) -> HTTPResponse:
 
 @operation(answers={200: HoldAnswer}, raises=(HoldNotFound,))
 async def get_hold(request: Request, hold_id: str) -> HTTPResponse:
-    """GET …/wallet/holds/:id."""
+    """GET …/wallet/holds/:id: money set aside for one send, and what became of it."""
     ids = request.app.ctx.ids
     async with request.transaction() as conn:
         hold = await service.get_hold(conn, request.ctx.account.id, ids.find(Kind.HOLD, hold_id))
@@ -209,7 +209,7 @@ async def get_hold(request: Request, hold_id: str) -> HTTPResponse:
     raises=(AccountNotFound, TransferKeyUsed),
 )
 async def deposit(request: Request) -> HTTPResponse:
-    """POST …/wallet/deposit, for operators: adds money to an account's wallet, once for each `key`."""
+    """POST …/wallet/deposit: adds money to an account's wallet, once for each `key`. For operators."""
     fields = Fields(read_object(request))
     draft = form.read_deposit(fields, request.app.ctx.ids)
     fields.finish()
@@ -225,7 +225,7 @@ async def deposit(request: Request) -> HTTPResponse:
     raises=(AccountNotFound, HoldNotFound, RefundTooLarge, TransferKeyUsed),
 )
 async def refund(request: Request) -> HTTPResponse:
-    """POST …/wallet/refund, for operators: gives back what was captured from a hold, once for each `key`."""
+    """POST …/wallet/refund: gives back what was captured from a hold, once for each `key`. For operators."""
     fields = Fields(read_object(request))
     draft = form.read_refund(fields, request.app.ctx.ids)
     fields.finish()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mailrail._core import Codec
     from mailrail.emails.mailroom import Mailroom
     from mailrail.events.service import Intake
+    from mailrail.web.routes import Reference
 
 
 @dataclass
@@ -39,6 +40,8 @@ class Context:
     proven_keys: ProvenKeys = field(default_factory=ProvenKeys)
     limits: Limits = field(default_factory=Limits)
     answers_seal: Seal = field(init=False)
+    # There once the routes are.
+    reference: "Reference" = field(init=False)
     pool: Pool = field(init=False)
     intake: "Intake" = field(init=False)
     mailroom: "Mailroom" = field(init=False)

@@ -4,7 +4,7 @@ import html
 import logging
 import traceback
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import asyncpg
 import orjson
@@ -116,6 +116,35 @@ DATABASE_AWAY = (
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,
 )
+
+
+class FieldErrorAnswer(TypedDict):
+    """What is wrong with one field; `param` is its path, as `content.html`."""
+
+    code: str
+    message: str
+    param: str
+
+
+class ErrorDetail(TypedDict):
+    """What went wrong. Branch on `code`: `message` is for people. Some codes add fields of their own."""
+
+    type: str
+    code: str
+    message: str
+    param: str | None
+    doc_url: str
+    request_id: str
+    id: NotRequired[str]
+    line: NotRequired[int]
+    reason: NotRequired[str]
+
+
+class ErrorAnswer(TypedDict):
+    """Every error has this form; `errors` has all fields that are wrong at once."""
+
+    error: ErrorDetail
+    errors: list[FieldErrorAnswer]
 
 
 def answer_error(request: Request, error: Exception) -> HTTPResponse:

@@ -188,10 +188,10 @@ class Fields:
             for key, value in values.items()
         }
 
-    def objects(self, name: str, max_items: int) -> "list[Fields]":
+    def objects(self, name: str, max_items: int | None) -> "list[Fields]":
         """A list of objects, each to be read like this one; empty where it is not given."""
         items = self._take(name, list, "a list of objects") or []
-        if len(items) > max_items:
+        if max_items is not None and len(items) > max_items:
             self.error(name, "list_too_long", f"{self._name(name)} has at most {max_items} items.")
             return []
         read = []
@@ -213,6 +213,11 @@ class Fields:
     def mapping(self, name: str) -> dict[str, Any] | None:
         """An object whose keys the caller knows nothing of."""
         return self._take(name, dict, "an object")
+
+    def require_any(self, *names: str) -> None:
+        """Notes it if none of the fields is given."""
+        if not any(map(self.has, names)):
+            self.error(names[0], "field_missing", f"Give {' or '.join(names)}.")
 
     def parsed(self, name: str, parse: Callable[[str], Value], text: str) -> Value | None:
         """`parse(text)`, its domain error noted against the field."""

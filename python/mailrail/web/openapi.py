@@ -1,12 +1,23 @@
-"""What each route says of itself, and the OpenAPI document that all of them make together."""
+"""What each route says of itself; `web/document.py` makes the OpenAPI document of it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from mailrail.errors import MailrailError
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+# What an answer holds: a TypedDict for JSON, a media type for anything else, several of them where the request chooses, or nothing.
+Answer: TypeAlias = type | str | tuple[type | str, ...] | None
+
+JSON = "application/json"
+CSV = "text/csv"
+HTML = "text/html"
+TEXT = "text/plain"
+GIF = "image/gif"
+FORM = "multipart/form-data"
+URLENCODED = "application/x-www-form-urlencoded"
 
 FREE = "Free"
 PER_RECIPIENT = "$0.0003/recipient"
@@ -24,11 +35,11 @@ class Query:
 # Compared by identity, because Sanic wants to hash what stands on a route.
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """A route beyond its path: `answers` has the TypedDict of each status's JSON (or `bytes` for anything else), `reads` the
-    form that reads the body, `raises` the domain errors that it may end in, `example` the body and the answer of the seeds.
+    """A route beyond its path: `answers` has what comes with each status, `reads` the form that reads the body, `raises` the
+    domain errors that it may end in, `example` a body and the answer to it.
     """
 
-    answers: Mapping[int, Any]
+    answers: Mapping[int, Answer]
     reads: Callable[..., object] | None = None
     query: tuple[Query, ...] = ()
     raises: tuple[type[MailrailError], ...] = ()
@@ -36,6 +47,8 @@ class Operation:
     example: tuple[Any, Any] | None = None
     # Whether the handler itself keeps answers under their Idempotency-Key; else all POSTs do by their wrapper.
     is_idempotent: bool = False
+    # Media types of bodies beside JSON.
+    also_reads: tuple[str, ...] = ()
     # Bytes; None is the limit of the server.
     body_max_bytes: int | None = None
 

@@ -59,7 +59,16 @@ class DeletedAnswer(TypedDict):
 EXAMPLE_EVENTS = ["email.sent", "email.opened", "email.clicked", "email.bounced"]
 EXAMPLE = (
     {"url": "https://your-app.com/webhook", "events": EXAMPLE_EVENTS},
-    {"id": "...", "url": "https://your-app.com/webhook", "secret": "whsec_...", "events": EXAMPLE_EVENTS},
+    {
+        "id": "whk_2k7f8x0q4m9d3w6z1r5t8y0u2i",
+        "url": "https://your-app.com/webhook",
+        "secret": "whsec_...",
+        "events": EXAMPLE_EVENTS,
+        "isActive": True,
+        "description": None,
+        "createdAt": "2026-04-08T10:15:00Z",
+        "updatedAt": "2026-04-08T10:15:00Z",
+    },
 )
 
 
@@ -70,7 +79,7 @@ EXAMPLE = (
     example=EXAMPLE,
 )
 async def create(request: Request) -> HTTPResponse:
-    """POST …/webhooks: 201 with the secret that signs what is sent to the endpoint."""
+    """POST …/webhooks: creates a webhook endpoint. The answer has the secret that signs what is sent to it."""
     ctx = request.app.ctx
     fields = Fields(read_object(request))
     draft = form.read_endpoint(fields)
@@ -82,7 +91,7 @@ async def create(request: Request) -> HTTPResponse:
 
 @operation(answers={200: WebhooksAnswer}, query=PAGE_QUERY)
 async def page(request: Request) -> HTTPResponse:
-    """GET …/webhooks, newest first."""
+    """GET …/webhooks: webhook endpoints, newest first."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     asked = read_page(request, Kind.WEBHOOK, ctx.ids)
     async with request.transaction() as conn:
@@ -93,7 +102,7 @@ async def page(request: Request) -> HTTPResponse:
 
 @operation(answers={200: WebhookAnswer}, raises=(WebhookNotFound,))
 async def get(request: Request, webhook_id: str) -> HTTPResponse:
-    """GET …/webhooks/:id."""
+    """GET …/webhooks/:id: one webhook endpoint."""
     ids = request.app.ctx.ids
     async with request.transaction() as conn:
         found = await service.get(conn, request.ctx.account.id, ids.find(Kind.WEBHOOK, webhook_id))
@@ -102,7 +111,7 @@ async def get(request: Request, webhook_id: str) -> HTTPResponse:
 
 @operation(answers={200: WebhookAnswer}, reads=form.read_changes, raises=(WebhookNotFound, WebhookUrlInvalid))
 async def change(request: Request, webhook_id: str) -> HTTPResponse:
-    """PATCH …/webhooks/:id: changes what is given; `isActive: false` pauses deliveries, null clears `description`."""
+    """PATCH …/webhooks/:id: changes what is given of an endpoint. `isActive: false` pauses deliveries, null clears `description`."""
     ctx = request.app.ctx
     fields = Fields(read_object(request))
     changes = form.read_changes(fields)
@@ -115,7 +124,7 @@ async def change(request: Request, webhook_id: str) -> HTTPResponse:
 
 @operation(answers={200: DeletedAnswer}, raises=(WebhookNotFound,))
 async def delete(request: Request, webhook_id: str) -> HTTPResponse:
-    """DELETE …/webhooks/:id: nothing more is sent to it."""
+    """DELETE …/webhooks/:id: deletes an endpoint. Nothing more is sent to it."""
     ids = request.app.ctx.ids
     row_id = ids.find(Kind.WEBHOOK, webhook_id)
     async with request.transaction() as conn:
@@ -125,7 +134,7 @@ async def delete(request: Request, webhook_id: str) -> HTTPResponse:
 
 @operation(answers={200: SecretAnswer}, raises=(WebhookNotFound,))
 async def show_secret(request: Request, webhook_id: str) -> HTTPResponse:
-    """GET …/webhooks/:id/secret: what signs its messages."""
+    """GET …/webhooks/:id/secret: what signs the messages of an endpoint."""
     ctx = request.app.ctx
     async with request.transaction() as conn:
         found = await service.get(conn, request.ctx.account.id, ctx.ids.find(Kind.WEBHOOK, webhook_id))
@@ -135,7 +144,7 @@ async def show_secret(request: Request, webhook_id: str) -> HTTPResponse:
 
 @operation(answers={200: SecretAnswer}, raises=(WebhookNotFound,))
 async def rotate_secret(request: Request, webhook_id: str) -> HTTPResponse:
-    """POST …/webhooks/:id/rotate-secret: a new secret; the one so far signs beside it for 24 hours."""
+    """POST …/webhooks/:id/rotate-secret: makes a new secret. The one so far signs beside it for 24 hours."""
     ctx = request.app.ctx
     Fields(read_object(request)).finish()
     async with request.transaction() as conn:

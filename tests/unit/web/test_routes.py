@@ -17,6 +17,8 @@ PUBLIC_PATHS = {
     "healthz",
     "readyz",
     "metrics",
+    "openapi.json",
+    "docs",
     "docs/errors",
 }
 
