@@ -114,8 +114,13 @@ def transcription_errors(said: Any, printed: Any, path: str = "") -> Iterator[st
 
 
 def is_placeholder(said: Any) -> bool:
-    """Whether it stands for a text that is another each time."""
-    return isinstance(said, str) and said in PLACEHOLDERS
+    """Whether it stands for a text that is another each time: one of PLACEHOLDERS, or with … where it differs."""
+    return isinstance(said, str) and (said in PLACEHOLDERS or "…" in said)
+
+
+def pattern_of(placeholder: str) -> re.Pattern[str]:
+    """What a text must be like to be meant by it."""
+    return PLACEHOLDERS.get(placeholder) or re.compile(".+".join(map(re.escape, placeholder.split("…"))))
 
 
 def differences(got: Any, said: Any, path: str = "answer") -> Iterator[str]:
@@ -135,7 +140,7 @@ def differences(got: Any, said: Any, path: str = "answer") -> Iterator[str]:
     elif isinstance(said, list) and said and isinstance(said[0], dict) and isinstance(got, list):
         yield from _missing_items(got, said, path)
     elif is_placeholder(said):
-        if not (isinstance(got, str) and PLACEHOLDERS[said].fullmatch(got)):
+        if not (isinstance(got, str) and pattern_of(said).fullmatch(got)):
             yield f"{path} must be like {said}, not {got!r}"
     elif (got, type(got)) != (said, type(said)):
         yield f"{path} must be {said!r}, not {got!r}"
