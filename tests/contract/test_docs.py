@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,10 +22,12 @@ import pytest_asyncio
 
 from mailrail.accounts.model import REQUESTS_PER_MINUTE, Plan
 from mailrail.config import Settings
+from mailrail.emails.mail import BATCH_MAX
 from mailrail.up.demo import DOMAIN
 from mailrail.web.errors import STATUS
 from mailrail.web.pages import LIMIT_MAX
 from mailrail.web.values import shown_price
+from mailrail.webhooks.model import PREVIOUS_VALID
 from tests.support.api import Tenant
 from tests.support.given import until
 from tests.support.installation import Installation, free_port, installed
@@ -145,7 +148,7 @@ async def test_the_commands_are_answered_as_printed(tenant: Tenant, tmp_path: Pa
     assert KEY in script
     script = script.replace(ADDRESS, tenant.api.base_url).replace(KEY, tenant.key)
     told = (await run("bash", "-c", script, folder=tmp_path)).split(END_OF_BLOCK)[: len(commands)]
-    following = dict(pairwise(blocks()))
+    following = dict(pairwise([*blocks(), Block(0, "", "")]))
     for block, output in zip(commands, told, strict=True):
         answers = printed_json(output)
         said = following[block]
@@ -249,7 +252,9 @@ async def test_every_status_of_an_error_is_explained() -> None:
 @pytest.mark.parametrize(
     "sentence",
     [
+        f"up to {BATCH_MAX} mails",
         f"`limit` (at most {LIMIT_MAX})",
+        f"signs beside it\nfor {PREVIOUS_VALID // timedelta(hours=1)} hours",
         f"A mail costs {shown_price(Settings().price_micros)} once it is delivered",
         f"{Settings().import_max_bytes // 1_000_000} MB by default",
         ", ".join(f"{REQUESTS_PER_MINUTE[plan]} ({plan})" for plan in (Plan.STARTER, Plan.PROFESSIONAL))
