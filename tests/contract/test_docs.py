@@ -9,7 +9,6 @@ import hmac
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from tests.support.given import until
 from tests.support.installation import Installation, free_port, installed
 from tests.support.postgres import Database
 from tests.support.seeds import differences, printed_json
+from tests.support.tools import require
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -72,14 +72,6 @@ def programs(*, listening: bool) -> list[Block]:
         for block in blocks()
         if block.language not in (SHELL, DATA) and bool(re.search(r"\bPORT\b", block.text)) is listening
     ]
-
-
-def require(tool: str) -> None:
-    """Only a newcomer's machine may go without; continuous integration may not."""
-    if shutil.which(tool) is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"{tool} is not installed")
-        pytest.skip(f"{tool} is not installed")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
