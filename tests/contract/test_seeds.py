@@ -184,6 +184,13 @@ async def test_every_endpoint_has_the_printed_price(tenant: Tenant) -> None:
     assert len(printed) == 7
     listed = (await tenant.get("/v1/mail/pricing")).body["pricing"]
     assert {one["endpoint"]: one["price"] for one in listed}.items() >= dict(printed).items()
+    document = (await tenant.api.call("GET", "/openapi.json")).body
+    documented = {
+        f"{method.upper()} {re.sub(r'{.+?}', ':id', path)}": operation.get("x-price")
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert documented.items() >= dict(printed).items()
 
 
 async def test_only_sending_costs_money(tenant: Tenant) -> None:
