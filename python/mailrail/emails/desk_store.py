@@ -34,19 +34,19 @@ class Standing:
 # the first of the transaction, and `took_place` can wait for the other from now on.
 _LOOK = """
 WITH mine AS (
-  SELECT stream_id, shard, coalesce(lease_id = $6 AND lease_until > clock_timestamp(), false) AS is_live
+  SELECT coalesce(lease_id = $6 AND lease_until > clock_timestamp(), false) AS is_live
   FROM shards WHERE stream_id = $4 AND shard = $5 AND state = 'sending'
     AND (lease_id = $6 OR (lease_id IS NULL AND wake_at IS NULL)) FOR UPDATE
 ), renewed AS (
   UPDATE shards s SET lease_until = clock_timestamp() + make_interval(secs => $7),
     epoch = CASE WHEN is_live THEN epoch ELSE epoch + 1 END,
     lease_id = CASE WHEN is_live THEN lease_id ELSE nextval('lease_ids') END
-  FROM mine m WHERE s.stream_id = m.stream_id AND s.shard = m.shard
-  RETURNING s.stream_id, s.shard, s.account_id, s.lease_id, s.epoch, m.is_live
+  FROM mine WHERE s.stream_id = $4 AND s.shard = $5
+  RETURNING s.stream_id, s.shard, s.account_id, s.lease_id, s.epoch, is_live
 ), refold AS (
   -- What the lease before this one left without a result is unknown from now on.
-  UPDATE folds f SET due_at = least(f.due_at, now()) FROM renewed r
-  WHERE f.stream_id = r.stream_id AND f.shard = r.shard AND NOT r.is_live
+  UPDATE folds f SET due_at = least(f.due_at, now()) FROM renewed
+  WHERE f.stream_id = $4 AND f.shard = $5 AND NOT is_live
 )
 SELECT (SELECT held_at IS NOT NULL FROM installation) AS is_held,
   ARRAY(SELECT domain FROM domains
