@@ -9,7 +9,7 @@ sent now is left to the workers with a permit.
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -111,7 +111,7 @@ class Desk:
         self._account_id = account_id
         self._is_test = is_test
         self._account: Account | None = None
-        self._waiting: list[Submission] = []
+        self._waiting: deque[Submission] = deque()
         self._is_writing = False
         self._sending: Shard | None = None
         self._leaving: Shard | None = None
@@ -161,7 +161,7 @@ class Desk:
         batch: list[Submission] = []
         taken, names = 0, set[str]()
         while self._waiting and (not batch or taken + len(self._waiting[0].addresses) <= COMMIT_MAX):
-            submission = self._waiting.pop(0)
+            submission = self._waiting.popleft()
             if submission.key is not None and submission.key.name in names:
                 submission.fail(IdempotencyKeyInUse())
                 continue
