@@ -9,6 +9,7 @@ from sanic.response import HTTPResponse
 
 from mailrail.domains.model import NoDefaultSender, SenderNotVerified
 from mailrail.emails import form, service
+from mailrail.emails.desk_store import SHARD_SIZE
 from mailrail.emails.form import MailDraft
 from mailrail.emails.keys import Key, Replayed
 from mailrail.emails.mail import (
@@ -25,7 +26,7 @@ from mailrail.emails.mail import (
     state_after,
     status_of,
 )
-from mailrail.emails.mails import SHARD_SIZE, MailFilter
+from mailrail.emails.mails import MailFilter
 from mailrail.emails.model import EventKind, SendingHeld, State
 from mailrail.emails.service import EVENT_WORDS, FoundMail, MailInvalid, ScheduleTooFar
 from mailrail.emails.submission import Sent
