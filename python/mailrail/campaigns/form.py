@@ -2,11 +2,12 @@
 
 from datetime import datetime
 
-from mailrail.campaigns.model import CampaignDraft, TemplateInvalid
+from mailrail.campaigns.model import CampaignDraft
 from mailrail.campaigns.recipients import EVERY_STATE, WORDS
 from mailrail.contacts.model import ListNotFound
 from mailrail.emails.model import State
 from mailrail.ids import Ids, Kind
+from mailrail.templates.model import TemplateInvalid
 from mailrail.web.fields import FieldError, Fields, FieldsInvalid
 
 NAME_MAX_CHARS = 200

@@ -15,19 +15,6 @@ class CampaignNotFound(MailrailError):
     code = "campaign_not_found"
 
 
-class TemplateInvalid(MailrailError):
-    """A template of the campaign does not compile."""
-
-    code = "template_invalid"
-
-    def __init__(self, part: str, line: int | None, reason: str) -> None:
-        where = f"line {line}: " if line else ""
-        super().__init__(f"{where}{reason}")
-        self.part = part
-        self.line = line
-        self.reason = reason
-
-
 class CampaignStateWrong(MailrailError):
     """The campaign's status does not allow that; the message says which it is and what to do."""
 

@@ -21,7 +21,6 @@ from mailrail.campaigns.model import (
     Launch,
     NothingToRetry,
     ScheduleInvalid,
-    TemplateInvalid,
 )
 from mailrail.campaigns.recipients import WORDS, Recipient
 from mailrail.config import Settings
@@ -32,6 +31,7 @@ from mailrail.domains import service as domains
 from mailrail.domains.model import NoDefaultSender, SenderNotVerified
 from mailrail.emails.model import SendingHeld, State
 from mailrail.ids import NO_ROW, Ids, Kind
+from mailrail.templates.model import TemplateInvalid
 from mailrail.wallet.model import InsufficientFunds, WalletFrozen
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object

@@ -21,7 +21,6 @@ from mailrail.campaigns.model import (
     ScheduleInvalid,
     Status,
     Step,
-    TemplateInvalid,
     Totals,
     Verb,
     decide,
@@ -31,6 +30,7 @@ from mailrail.contacts import service as contacts
 from mailrail.db.pool import Connection
 from mailrail.domains import service as domains
 from mailrail.emails.model import SendingHeld, State
+from mailrail.templates.model import TemplateInvalid
 from mailrail.wallet import service as wallet
 
 SAMPLE_ADDRESS = "somebody@example.com"
