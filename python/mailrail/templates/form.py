@@ -44,8 +44,10 @@ def read_ref(fields: Fields, ids: Ids) -> Ref | None:
     text, version = fields.text("template", NAME_MAX_CHARS), fields.integer("templateVersion", 1, VERSION_MAX)
     if text is None:
         if version is not None:
-            fields.error("templateVersion", "field_unknown", "templateVersion needs template beside it.")
+            fields.error("templateVersion", "field_unwanted", "templateVersion needs template beside it.")
         return None
+    if not text.strip():
+        fields.error("template", "field_empty", "template must not be empty: give an id or a name.")
     return Ref(ids.find(Kind.TEMPLATE, text), None, version) if text.startswith(ID_PREFIX) else Ref(None, text, version)
 
 
