@@ -123,8 +123,18 @@ async def preview(
 
 
 async def find(conn: Connection, account_id: int, refs: Iterable[Ref]) -> dict[Ref, Version]:
-    """What mails and campaigns name, all at once. Raises TemplateNotFound nowhere: what there is not is missing."""
+    """What mails name, all at once; refs that name nothing are missing."""
     return await store.find_versions(conn, account_id, list(dict.fromkeys(refs)))
+
+
+async def find_one(conn: Connection, account_id: int, ref: Ref) -> Version:
+    """What a campaign names in its field `template`. Raises TemplateNotFound."""
+    found = await store.find_versions(conn, account_id, [ref])
+    if ref not in found:
+        error = TemplateNotFound()
+        error.param = "template"
+        raise error
+    return found[ref]
 
 
 def try_out(content: Content, variables: Mapping[str, Any] | None) -> Verdict:
