@@ -51,9 +51,8 @@ class Recorder(Fields):
         schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
         if required:
             schema["required"] = required
-        for names in self._alternatives:
-            schema["anyOf"] = [{"required": [name]} for name in names]
-        return schema
+        alternatives = [{"anyOf": [{"required": [name]} for name in names]} for names in self._alternatives]
+        return schema | (alternatives[0] if len(alternatives) == 1 else {"allOf": alternatives} if alternatives else {})
 
     def is_null(self, name: str) -> bool:
         """Notes that null means something."""
