@@ -137,6 +137,10 @@ class Recorder(Fields):
         self._properties[name] = nested
         return nested
 
+    def array(self, name: str, max_items: int) -> list[Any]:
+        self._properties[name] = array({}, max_items)
+        return []
+
     def mapping(self, name: str) -> dict[str, Any] | None:
         self._properties[name] = {"type": "object"}
         return None
@@ -161,12 +165,17 @@ class Recorder(Fields):
             return array(item.schema(), max_items)
         noted = self._properties[name]
         schema = noted.schema() if isinstance(noted, Recorder) else noted
-        return {"anyOf": [schema, {"type": "null"}]} if name in self._nullable else schema
+        return nullable(schema) if name in self._nullable else schema
 
     def _is_needed(self, name: str) -> bool:
         """Whether it is an object that has to have something."""
         noted = self._properties.get(name)
         return isinstance(noted, Recorder) and "required" in noted.schema()
+
+
+def nullable(schema: Schema) -> Schema:
+    """The same, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def text_schema(max_chars: int, *, lines: bool = False) -> Schema:
