@@ -142,7 +142,8 @@ def campaign_control(path: str) -> tuple[Route, ...]:
         Route("POST", f"{path}/duplicate", Scope.CAMPAIGNS_WRITE, campaigns.duplicate),
         Route("GET", f"{path}/preview", Scope.CAMPAIGNS_READ, rehearsal.show_preview),
         Route("POST", f"{path}/preview", Scope.CAMPAIGNS_READ, rehearsal.preview),
-        Route("POST", f"{path}/test", Scope.CAMPAIGNS_SEND, rehearsal.send_test),
+        # Transactional mail: whoever may send that may test, a test key too.
+        Route("POST", f"{path}/test", Scope.EMAILS_SEND, rehearsal.send_test),
         Route("POST", f"{path}/dry-run", Scope.CAMPAIGNS_READ, rehearsal.dry_run),
     )
 

@@ -7,7 +7,7 @@ from mailrail.campaigns.rehearsal.model import Reader
 from mailrail.contacts.form import NAME_MAX_CHARS, read_custom_fields
 from mailrail.contacts.model import Names
 from mailrail.ids import Ids, Kind
-from mailrail.web.fields import Fields
+from mailrail.web.fields import Fields, distinct
 
 TEST_ADDRESSES_MAX = 5
 
@@ -46,7 +46,9 @@ def read_cast(fields: Fields, ids: Ids) -> Cast:
 
 def read_test(fields: Fields, ids: Ids) -> TestDraft:
     """`to`, one address or up to five; `markSubject` puts [Test] before the subject."""
-    to = fields.addresses("to", TEST_ADDRESSES_MAX)
-    if not to:
+    boxes = fields.mailboxes("to", TEST_ADDRESSES_MAX)
+    if not boxes:
         fields.error("to", "field_missing", f"to is required: an address, or a list of up to {TEST_ADDRESSES_MAX}.")
-    return TestDraft(to, read_cast(fields, ids), fields.boolean("markSubject") or False)
+    return TestDraft(
+        distinct(address for _, address in boxes), read_cast(fields, ids), fields.boolean("markSubject") or False
+    )
