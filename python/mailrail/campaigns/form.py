@@ -36,6 +36,13 @@ LISTS_MAX = 20
 CONDITIONS_MAX = 20
 IN_MAX = 100
 VALUE_MAX_CHARS = 500
+CONDITION = {
+    "type": "array",
+    "minItems": 3,
+    "maxItems": 3,
+    "prefixItems": [{"type": "string"}, {"type": "string", "enum": [str(op) for op in Op]}, {}],
+    "description": '`[field, operator, value]`, as `["customFields.plan", "=", "pro"]`.',
+}
 SHORT_AUDIENCE = ("listId", "tags")
 TIME_OPS = (Op.LESS, Op.LESS_OR_EQUAL, Op.GREATER, Op.GREATER_OR_EQUAL, Op.BEFORE, Op.AFTER)
 
@@ -86,7 +93,7 @@ def _read_members(fields: Fields, ids: Ids) -> Audience:
         fields.error("lists", "audience_ambiguous", "Give listId or lists, not both.")
     elif lists == []:
         fields.error("lists", "field_empty", "lists must not be empty; leave it out to ask for no list.")
-    where = fields.array("where", CONDITIONS_MAX)
+    where = fields.array("where", CONDITIONS_MAX, CONDITION)
     read = [_read_condition(fields, f"where[{n}]", item) for n, item in enumerate(where)]
     return Audience(
         found.tags,

@@ -3,7 +3,7 @@ it asks for is what it takes. So the document cannot say anything else than the 
 """
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -137,8 +137,8 @@ class Recorder(Fields):
         self._properties[name] = nested
         return nested
 
-    def array(self, name: str, max_items: int) -> list[Any]:
-        self._properties[name] = array({}, max_items)
+    def array(self, name: str, max_items: int, like: Mapping[str, Any]) -> list[Any]:
+        self._properties[name] = array(dict(like), max_items)
         return []
 
     def mapping(self, name: str) -> dict[str, Any] | None:
