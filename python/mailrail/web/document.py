@@ -22,7 +22,7 @@ from mailrail.web.fields import FieldsInvalid
 from mailrail.web.idempotency import HEADER, KEY_MAX_CHARS, REPLAYED_HEADER
 from mailrail.web.limits import RateLimited
 from mailrail.web.openapi import JSON, Answer, Operation, Query
-from mailrail.web.recorder import Schema, body_schema
+from mailrail.web.recorder import Schema, body_schema, nullable
 from mailrail.web.route import Route
 
 DIALECTS = {"api/v1": "", "v1/mail": "mail_"}
@@ -180,11 +180,22 @@ def request_body(route: Route, ids: Ids) -> dict[str, Any] | None:
     content: dict[str, Any] = {}
     if is_keyed(route):
         schema = empty_object() if operation.reads is None else body_schema(operation.reads, ids)
+        schema = partial(schema) if operation.is_partial else schema
         content[JSON] = {"schema": schema, **({"example": operation.example[0]} if operation.example else {})}
     content |= {media_type: {} for media_type in operation.also_reads}
     if not content:
         return None
     return {"content": content, "required": "required" in content.get(JSON, {}).get("schema", {})}
+
+
+def partial(schema: Schema) -> Schema:
+    """The object with nothing required, down to its nested ones; null clears what may be missing."""
+    required = schema.get("required", ())
+    loose = {
+        name: partial(inner) if "properties" in inner else inner if name in required else nullable(inner)
+        for name, inner in schema.get("properties", {}).items()
+    }
+    return {**{name: value for name, value in schema.items() if name != "required"}, "properties": loose}
 
 
 def empty_object() -> Schema:

@@ -3,7 +3,7 @@ it asks for is what it takes. So the document cannot say anything else than the 
 """
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -136,6 +136,10 @@ class Recorder(Fields):
         self._properties[name] = nested
         return nested
 
+    def array(self, name: str, max_items: int, like: Mapping[str, Any]) -> list[Any]:
+        self._properties[name] = array(dict(like), max_items)
+        return []
+
     def mapping(self, name: str) -> dict[str, Any] | None:
         self._properties[name] = {"type": "object"}
         return None
@@ -160,12 +164,17 @@ class Recorder(Fields):
             return array(item.schema(), max_items)
         noted = self._properties[name]
         schema = noted.schema() if isinstance(noted, Recorder) else noted
-        return {"anyOf": [schema, {"type": "null"}]} if name in self._nullable else schema
+        return nullable(schema) if name in self._nullable else schema
 
     def _is_needed(self, name: str) -> bool:
         """Whether it is an object that has to have something."""
         noted = self._properties.get(name)
         return isinstance(noted, Recorder) and "required" in noted.schema()
+
+
+def nullable(schema: Schema) -> Schema:
+    """The same, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def text_schema(max_chars: int, *, lines: bool = False) -> Schema:
