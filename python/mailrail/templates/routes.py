@@ -19,7 +19,7 @@ from mailrail.templates.model import (
     TemplateVersionChanged,
     Version,
 )
-from mailrail.web.answers import answer
+from mailrail.web.answers import DeletedAnswer, answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import FieldError, Fields, FieldsInvalid
@@ -87,7 +87,7 @@ class VersionAnswer(ListedVersionAnswer):
     warnings: list[str]
 
 
-class ProblemAnswer(TypedDict):
+class TemplateProblemAnswer(TypedDict):
     """What is wrong with one part of a template; `line` counts from 1 in that part, where it is known."""
 
     field: str
@@ -99,12 +99,12 @@ class VerdictAnswer(TypedDict):
     """Whether a template would be taken; `variables` are the names that it asks for."""
 
     valid: bool
-    errors: list[ProblemAnswer]
+    errors: list[TemplateProblemAnswer]
     warnings: list[str]
     variables: list[str]
 
 
-class PreviewAnswer(TypedDict):
+class TemplatePreviewAnswer(TypedDict):
     """What a mail of the template says, without tracking."""
 
     id: str
@@ -112,13 +112,6 @@ class PreviewAnswer(TypedDict):
     subject: str | None
     html: str | None
     text: str | None
-
-
-class DeletedAnswer(TypedDict):
-    """What is gone."""
-
-    id: str
-    deleted: bool
 
 
 @operation(
@@ -234,7 +227,7 @@ async def validate(request: Request) -> HTTPResponse:
 
 
 @operation(
-    answers={200: PreviewAnswer},
+    answers={200: TemplatePreviewAnswer},
     reads=form.read_preview,
     raises=(FieldsInvalid, TemplateNotFound, TemplateInvalid),
 )
@@ -248,7 +241,7 @@ async def preview(request: Request, template_id: str) -> HTTPResponse:
     with _telling_everything():
         async with request.transaction() as conn:
             version, mail = await service.preview(conn, request.ctx.account.id, row_id, number, variables)
-    told: PreviewAnswer = {
+    told: TemplatePreviewAnswer = {
         "id": ids.encode(Kind.TEMPLATE, row_id),
         "version": version.version,
         "subject": mail.subject,

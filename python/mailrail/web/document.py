@@ -4,6 +4,7 @@ forms that read bodies and the one table of errors. Nothing in it is written twi
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, get_args, get_type_hints, is_typeddict
@@ -12,7 +13,7 @@ import msgspec
 
 from mailrail import __version__
 from mailrail.accounts.model import KeyInvalid, KeyMissing, ScopeMissing
-from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused, MailrailError
+from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused, MailrailError, StartError
 from mailrail.ids import Ids, Kind
 from mailrail.web.admission import ContentEncodingRefused, MediaTypeRefused
 from mailrail.web.auth import PUBLIC
@@ -210,6 +211,9 @@ def answer_schemas(operations: Iterable[Operation]) -> dict[str, Schema]:
     """Schemas of all TypedDicts that operations answer with, and of those within."""
     found = [kind for operation in operations for kinds in operation.answers.values() for kind in parts_of(kinds)]
     typed = dict.fromkeys(kind for kind in found if isinstance(kind, type))
+    names = Counter(kind.__name__ for kind in written_kinds((*typed, ErrorAnswer)))
+    if doubled := sorted(name for name, count in names.items() if count > 1):
+        raise StartError(f"two answers have the name {doubled[0]}: the document needs one for each")
     _, schemas = msgspec.json.schema_components([*typed, ErrorAnswer], ref_template="#/components/schemas/{name}")
     for kind in written_kinds((*typed, ErrorAnswer)):
         schema = schemas[kind.__name__]
