@@ -120,6 +120,8 @@ class SendAnswer(TypedDict):
             "audienceCount": 10240,
             "estimatedCost": 3.07,
             "estimatedCostMicros": 3072000,
+            "template": None,
+            "templateVersion": None,
             "warnings": [],
             "createdAt": "2026-04-08T10:30:00Z",
             "scheduledAt": None,
