@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, get_args, get_type_hints, is_typeddict
+from typing import Any, TypeAlias, get_args, get_type_hints, is_typeddict
 
 import msgspec
 
@@ -32,6 +32,10 @@ ADDRESS = re.compile(r"(GET|POST|PUT|PATCH|DELETE) \S*[^\s:,.][:,.]? *")
 PARAMETER = re.compile(r"<(\w+)(?::\w+)?>")
 KINDS = {f"{kind.name.lower()}_id": kind for kind in Kind}
 
+# A kind of answer → where its schema stands.
+Refs: TypeAlias = Mapping[type, Schema]
+REF = "#/components/schemas/{name}"
+
 INTRODUCTION = """Send emails, manage contacts, verify domains and track delivery. Every request carries an API key as
 `Authorization: Bearer sk_live_…`; mail of a key that begins with `sk_test_` reaches nobody. The same things can be done in two
 dialects, `/api/v1` and `/v1/mail`, and have the same ids in both. Each operation shows its price as `x-price`; an account may
@@ -55,7 +59,8 @@ HEADERS: Mapping[str, Schema] = {
 
 def make_document(routes: Sequence[Route], ids: Ids, url: str) -> dict[str, Any]:
     """The document of an installation at `url`. Raises StartError for a route that says nothing of itself."""
-    operations = list(document_operations(routes, ids))
+    refs, schemas = answer_schemas(route.operation for route in routes)
+    operations = list(document_operations(routes, refs, ids))
     paths: dict[str, Any] = {}
     for route, method, described in operations:
         paths.setdefault(shown_path(route.path), {})[method.lower()] = described
@@ -74,7 +79,7 @@ def make_document(routes: Sequence[Route], ids: Ids, url: str) -> dict[str, Any]
                     "description": "An API key. Each operation names the scope that the key needs.",
                 }
             },
-            "schemas": answer_schemas(route.operation for route in routes),
+            "schemas": schemas,
             "responses": shared,
             "headers": HEADERS,
             "parameters": {"IdempotencyKey": IDEMPOTENCY_KEY},
@@ -82,15 +87,15 @@ def make_document(routes: Sequence[Route], ids: Ids, url: str) -> dict[str, Any]
     }
 
 
-def document_operations(routes: Iterable[Route], ids: Ids) -> Iterator[tuple[Route, str, dict[str, Any]]]:
+def document_operations(routes: Iterable[Route], refs: Refs, ids: Ids) -> Iterator[tuple[Route, str, dict[str, Any]]]:
     """Each route with each of its methods but HEAD, which answers what GET does, without the body."""
     for route in routes:
         for method in route.methods.split():
             if method != "HEAD":
-                yield route, method, describe(route, method, ids)
+                yield route, method, describe(route, method, refs, ids)
 
 
-def describe(route: Route, method: str, ids: Ids) -> dict[str, Any]:
+def describe(route: Route, method: str, refs: Refs, ids: Ids) -> dict[str, Any]:
     """One operation object."""
     operation = route.operation
     summary, description = words_of(route.handler)
@@ -101,7 +106,7 @@ def describe(route: Route, method: str, ids: Ids) -> dict[str, Any]:
         **({"description": description} if description else {}),
         "x-price": operation.price,
         "parameters": [*path_parameters(route), *map(query_parameter, operation.query)],
-        "responses": {**refusals(route, method), **answers(route, method)},
+        "responses": {**refusals(route, method), **answers(route, method, refs)},
     }
     described["responses"] = dict(sorted(described["responses"].items()))
     if is_keyed(route):
@@ -179,7 +184,11 @@ def request_body(route: Route, ids: Ids) -> dict[str, Any] | None:
     operation = route.operation
     content: dict[str, Any] = {}
     if is_keyed(route):
-        schema = empty_object() if operation.reads is None else body_schema(operation.reads, ids)
+        schema = (
+            empty_object()
+            if operation.reads is None
+            else body_schema(operation.reads, ids, is_partial=operation.is_partial)
+        )
         content[JSON] = {"schema": schema, **({"example": operation.example[0]} if operation.example else {})}
     content |= {media_type: {} for media_type in operation.also_reads}
     if not content:
@@ -195,32 +204,35 @@ def empty_object() -> Schema:
 # —— what is answered ———————————————————————————————————————————————————————————————————————————————————————————————————
 
 
-def answer_schemas(operations: Iterable[Operation]) -> dict[str, Schema]:
-    """Schemas of all TypedDicts that operations answer with, and of those within."""
-    found = [kind for operation in operations for kinds in operation.answers.values() for kind in parts_of(kinds)]
-    typed = dict.fromkeys(kind for kind in found if isinstance(kind, type))
-    _, schemas = msgspec.json.schema_components([*typed, ErrorAnswer], ref_template="#/components/schemas/{name}")
-    for kind in written_kinds((*typed, ErrorAnswer)):
-        schema = schemas[kind.__name__]
+def answer_schemas(operations: Iterable[Operation]) -> tuple[Refs, dict[str, Schema]]:
+    """Schemas of all TypedDicts that operations answer with, and of those within, with a reference to each."""
+    answered = [kind for operation in operations for kinds in operation.answers.values() for kind in parts_of(kinds)]
+    kinds = written_kinds((*answered, ErrorAnswer))
+    told, schemas = msgspec.json.schema_components(kinds, ref_template=REF)
+    refs = dict(zip(kinds, told, strict=True))
+    for kind, ref in refs.items():
+        schema = schemas[ref["$ref"].rpartition("/")[2]]
         # In the order in which they are written; msgspec sorts them.
         schema["properties"] = {name: schema["properties"][name] for name in get_type_hints(kind)}
         if "description" in schema:
             schema["description"] = " ".join(schema["description"].split())
-    return schemas
+    return refs, schemas
 
 
-def written_kinds(hints: Iterable[Any]) -> set[type]:
-    """All TypedDicts in these types."""
-    found: set[type] = set()
-    for hint in hints:
-        if is_typeddict(hint):
-            found |= {hint} | written_kinds(get_type_hints(hint).values())
+def written_kinds(hints: Iterable[Any]) -> list[type]:
+    """All TypedDicts in these types, each once."""
+    found: dict[type, None] = {}
+    waiting = list(hints)
+    for hint in waiting:
+        if is_typeddict(hint) and hint not in found:
+            found[hint] = None
+            waiting += get_type_hints(hint).values()
         else:
-            found |= written_kinds(get_args(hint))
-    return found
+            waiting += get_args(hint)
+    return list(found)
 
 
-def answers(route: Route, method: str) -> dict[str, Any]:
+def answers(route: Route, method: str, refs: Refs) -> dict[str, Any]:
     """The answers that are no errors, and those errors that have a form of their own."""
     operation = route.operation
     responses = {}
@@ -231,7 +243,7 @@ def answers(route: Route, method: str) -> dict[str, Any]:
             if isinstance(kind, str):
                 content[kind] = {}
             else:
-                content[JSON] = {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}
+                content[JSON] = {"schema": refs[kind]}
                 if status == usual and operation.example and operation.example[1] is not None:
                     content[JSON]["example"] = operation.example[1]
         replayed = keeps_answers(route, method) and status < 300

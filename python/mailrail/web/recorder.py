@@ -19,9 +19,9 @@ MAILBOX: Schema = {"type": "string", "maxLength": MAILBOX_MAX_CHARS}
 ONE_LINE = "^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]*$"
 
 
-def body_schema(reads: Callable[..., object], ids: Ids) -> Schema:
-    """The schema of the object that `reads(fields)` or `reads(fields, ids)` takes."""
-    recorder = Recorder()
+def body_schema(reads: Callable[..., object], ids: Ids, *, is_partial: bool = False) -> Schema:
+    """The schema of the object that `reads(fields)` or `reads(fields, ids)` takes; of a change, all may be left out."""
+    recorder = Recorder(is_partial=is_partial)
     if len(inspect.signature(reads).parameters) > 1:
         reads(recorder, ids)
     else:
@@ -32,14 +32,14 @@ def body_schema(reads: Callable[..., object], ids: Ids) -> Schema:
 class Recorder(Fields):
     """An object in which nothing is given. Each reader notes what it was asked for; what a form misses is required."""
 
-    def __init__(self, *, is_item: bool = False) -> None:
+    def __init__(self, *, is_item: bool = False, is_partial: bool = False) -> None:
         super().__init__({})
-        self._is_item = is_item
+        self._is_item, self._is_partial = is_item, is_partial
         self._properties: dict[str, Schema | Recorder] = {}
         self._lists: dict[str, tuple[Recorder, int | None]] = {}
         self._required: list[str] = []
         self._nullable: set[str] = set()
-        self._alternatives: list[tuple[str, ...]] = []
+        self._alternatives: tuple[str, ...] = ()
 
     def schema(self) -> Schema:
         """What was noted."""
@@ -49,10 +49,10 @@ class Recorder(Fields):
         properties = {name: self._property(name) for name in (*self._properties, *self._lists)}
         required = [name for name in properties if name in self._required or self._is_needed(name)]
         schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
-        if required:
+        if required and not self._is_partial:
             schema["required"] = required
-        for names in self._alternatives:
-            schema["anyOf"] = [{"required": [name]} for name in names]
+        if self._alternatives and not self._is_partial:
+            schema["anyOf"] = [{"required": [name]} for name in self._alternatives]
         return schema
 
     def is_null(self, name: str) -> bool:
@@ -133,9 +133,13 @@ class Recorder(Fields):
         return [item]
 
     def nested(self, name: str) -> Fields:
-        nested = Recorder()
+        nested = Recorder(is_partial=self._is_partial)
         self._properties[name] = nested
         return nested
+
+    def array(self, name: str, max_items: int) -> list[Any]:
+        self._properties[name] = array({}, max_items)
+        return []
 
     def mapping(self, name: str) -> dict[str, Any] | None:
         self._properties[name] = {"type": "object"}
@@ -145,7 +149,7 @@ class Recorder(Fields):
         return None
 
     def require_any(self, *names: str) -> None:
-        self._alternatives.append(names)
+        self._alternatives = names
 
     def error(self, name: str, code: str, message: str) -> None:
         """Notes what a form cannot do without; all else that it complains of is a matter of values."""
