@@ -19,6 +19,7 @@ from mailrail.web.auth import PUBLIC
 from mailrail.web.body import BodyUnreadable
 from mailrail.web.errors import OF_THE_SERVER, STATUS, ErrorAnswer
 from mailrail.web.fields import FieldsInvalid
+from mailrail.web.glossary import explained
 from mailrail.web.idempotency import HEADER, KEY_MAX_CHARS, REPLAYED_HEADER
 from mailrail.web.limits import RateLimited
 from mailrail.web.openapi import JSON, Answer, Operation, Query
@@ -189,7 +190,10 @@ def request_body(route: Route, ids: Ids) -> dict[str, Any] | None:
             if operation.reads is None
             else body_schema(operation.reads, ids, is_partial=operation.is_partial)
         )
-        content[JSON] = {"schema": schema, **({"example": operation.example[0]} if operation.example else {})}
+        content[JSON] = {
+            "schema": explained(schema),
+            **({"example": operation.example[0]} if operation.example else {}),
+        }
     content |= {media_type: {} for media_type in operation.also_reads}
     if not content:
         return None
