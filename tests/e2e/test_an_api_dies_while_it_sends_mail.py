@@ -17,9 +17,10 @@ from mailrail.db.pool import Pool
 from mailrail.ses.limiter import name_of
 from tests.support import fleet
 from tests.support.postgres import Database
-from tests.support.processes import wait_until
 
-PATIENCE = {"lease_s": 3.0, "call_timeout_ms": 1000, "fence_s": 3.0, "event_lag_max_s": 2.0}
+PATIENCE = {"lease_s": 3.0, "call_timeout_ms": 1000, "fence_s": 6.0, "event_lag_max_s": 2.0}
+# As the fence is shorter than SNS's time-out and pauses, they are too: an event held up for longer would make a second mail.
+EVENTS = {"events_timeout_ms": 1000, "events_pause_max_ms": 500}
 MAIL = {"from": "you@acme.com", "subject": "Hi", "html": "<p>Hi</p>"}
 LANES = 20
 SETTLED_WITHIN_S = 90
@@ -68,7 +69,7 @@ async def until_settled(pool: Pool, recipients: int) -> None:
 async def test_a_mail_whose_api_died_between_its_commits_goes_out_once(
     database: Database, worker_pool: Pool, tmp_path: Path, point: str
 ) -> None:
-    with fleet.simulated(database, tmp_path, PATIENCE) as (settings, simulator), ExitStack() as running:
+    with fleet.simulated(database, tmp_path, PATIENCE, **EVENTS) as (settings, simulator), ExitStack() as running:
         key = await fleet.add_sender(worker_pool, 10)
         running.enter_context(fleet.starting("worker", settings, tmp_path))
         await until_polled(worker_pool, settings)
@@ -90,7 +91,7 @@ async def test_a_mail_whose_api_died_between_its_commits_goes_out_once(
 async def test_killed_under_load_it_loses_nothing_that_it_answered(
     database: Database, worker_pool: Pool, tmp_path: Path
 ) -> None:
-    with fleet.simulated(database, tmp_path, PATIENCE) as (settings, simulator), ExitStack() as running:
+    with fleet.simulated(database, tmp_path, PATIENCE, **EVENTS) as (settings, simulator), ExitStack() as running:
         fleet.set_faults(simulator, latency_ms=50)
         key = await fleet.add_sender(worker_pool, 20_000)
         running.enter_context(fleet.starting("worker", settings, tmp_path))
@@ -127,6 +128,5 @@ async def test_killed_under_load_it_loses_nothing_that_it_answered(
         await asyncio.gather(*lanes)
         assert set(answered) == asked
         await until_settled(worker_pool, len(asked))
-        wait_until(lambda: fleet.accepted_count(simulator) >= len(asked), "all mails")
         fleet.assert_each_got_one(simulator, len(asked))
         assert await worker_pool.fetchval(f"SELECT count(*) FROM mails WHERE account_id = {NEWEST}") == len(asked)

@@ -197,7 +197,8 @@ def assert_each_got_one(simulator: RunningSimulator, recipients: int) -> None:
     """Nobody is missing, nobody has two."""
     counts = Counter(simulator.accepted())
     doubled = sorted(address for address, mails in counts.items() if mails > 1)
-    assert (len(counts), doubled, simulator.get("duplicates")["count"]) == (recipients, [], 0)
+    found = (len(counts), doubled, simulator.get("duplicates")["count"])
+    assert found == (recipients, [], 0), found
 
 
 def accepted_count(simulator: RunningSimulator) -> int:
