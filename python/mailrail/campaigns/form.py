@@ -2,11 +2,13 @@
 
 from datetime import datetime
 
-from mailrail.campaigns.model import CampaignDraft, TemplateInvalid
+from mailrail.campaigns.model import CampaignDraft
 from mailrail.campaigns.recipients import EVERY_STATE, WORDS
 from mailrail.contacts.model import ListNotFound
 from mailrail.emails.model import State
 from mailrail.ids import Ids, Kind
+from mailrail.templates.form import read_ref, refuse_beside_template
+from mailrail.templates.model import Content, Ref, TemplateInvalid
 from mailrail.web.fields import FieldError, Fields, FieldsInvalid
 
 NAME_MAX_CHARS = 200
@@ -21,15 +23,20 @@ ID_MAX_CHARS = 200
 
 
 def read_draft(fields: Fields, ids: Ids) -> CampaignDraft:
-    """The fields of POST /api/v1/campaigns; `content` is the HTML. Without `listId` and `tags` it reaches everybody."""
+    """The fields of POST /api/v1/campaigns; `content` is the HTML, or `template` brings it. Without `listId` and `tags` it
+    reaches everybody.
+    """
     from_name, from_email = fields.mailbox("from")
     list_id, tags = read_audience(fields, ids)
+    template = read_ref(fields, ids)
+    message = read_message(fields, fields, "content", template)
     return CampaignDraft(
         name=fields.required_text("name", NAME_MAX_CHARS),
-        subject=fields.required_text("subject", SUBJECT_MAX_CHARS),
-        html=fields.required_text("content", PART_MAX_CHARS, lines=True),
-        preheader=fields.text("preheader", PREHEADER_MAX_CHARS),
-        text=fields.text("text", PART_MAX_CHARS, lines=True),
+        subject=message.subject,
+        html=message.html,
+        preheader=message.preheader,
+        text=message.text,
+        template=template,
         from_name=from_name,
         from_email=from_email,
         reply_to=fields.addresses("replyTo", REPLY_TO_MAX),
@@ -44,6 +51,24 @@ def read_audience(fields: Fields, ids: Ids) -> tuple[int | None, list[str]]:
     list_id = fields.text("listId", ID_MAX_CHARS)
     tags = fields.texts("tags", TAGS_MAX, TAG_MAX_CHARS) or []
     return (None if list_id is None else ids.find(Kind.LIST, list_id)), tags
+
+
+def read_message(fields: Fields, content: Fields, html: str, template: Ref | None) -> Content:
+    """Subject, preheader, html and text. `content` has the last two, under `html` and `text`; a template brings them, and a
+    subject where none is given.
+    """
+    subject, preheader = fields.text("subject", SUBJECT_MAX_CHARS), fields.text("preheader", PREHEADER_MAX_CHARS)
+    body, text = content.text(html, PART_MAX_CHARS, lines=True), content.text("text", PART_MAX_CHARS, lines=True)
+    fields.require_any("subject", "template")
+    fields.require_any("content", "template")
+    if template is not None:
+        refuse_beside_template(content, (html, "text"))
+    elif fields.has("content") and not content.has(html):
+        content.error(html, "field_missing", "html is required, unless a template brings it.")
+    for of, name, given in ((fields, "subject", subject), (content, html, body)):
+        if given is not None and not given.strip():
+            of.error(name, "field_empty", f"{name} must not be empty.")
+    return Content(subject, preheader, body, text)
 
 
 def read_launch(fields: Fields) -> datetime | None:

@@ -7,25 +7,13 @@ from enum import Enum, StrEnum
 
 from mailrail.emails.model import OPEN_STATES, State
 from mailrail.errors import MailrailError
+from mailrail.templates.model import Ref
 
 
 class CampaignNotFound(MailrailError):
     """There is no such campaign."""
 
     code = "campaign_not_found"
-
-
-class TemplateInvalid(MailrailError):
-    """A template of the campaign does not compile."""
-
-    code = "template_invalid"
-
-    def __init__(self, part: str, line: int | None, reason: str) -> None:
-        where = f"line {line}: " if line else ""
-        super().__init__(f"{where}{reason}")
-        self.part = part
-        self.line = line
-        self.reason = reason
 
 
 class CampaignStateWrong(MailrailError):
@@ -179,12 +167,13 @@ def decide(verb: Verb, status: Status) -> Step:
 @dataclass(frozen=True, slots=True)
 class CampaignDraft:
     """What a user wants sent. Subject, preheader, html and text are templates; `list_id` and `tags` choose whom:
-    members of the list, if given, who have every one of the tags.
+    members of the list, if given, who have every one of the tags. A draft that names a stored template has no html
+    and text until they are copied from there; then `copied_from` is (template, version).
     """
 
     name: str
-    subject: str
-    html: str
+    subject: str | None
+    html: str | None
     preheader: str | None = None
     text: str | None = None
     from_name: str | None = None
@@ -193,6 +182,8 @@ class CampaignDraft:
     list_id: int | None = None
     tags: list[str] = field(default_factory=list)
     scheduled_at: datetime | None = None
+    template: Ref | None = None
+    copied_from: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +213,8 @@ class Campaign:
     sent_at: datetime | None
     submitted_at: datetime | None
     completed_at: datetime | None
+    template_id: int | None
+    template_version: int | None
 
 
 # The words of statistics that stand for several states.

@@ -21,7 +21,6 @@ from mailrail.campaigns.model import (
     Launch,
     NothingToRetry,
     ScheduleInvalid,
-    TemplateInvalid,
 )
 from mailrail.campaigns.recipients import WORDS, Recipient
 from mailrail.config import Settings
@@ -32,6 +31,7 @@ from mailrail.domains import service as domains
 from mailrail.domains.model import NoDefaultSender, SenderNotVerified
 from mailrail.emails.model import SendingHeld, State
 from mailrail.ids import NO_ROW, Ids, Kind
+from mailrail.templates.model import TemplateInvalid, TemplateNotFound
 from mailrail.wallet.model import InsufficientFunds, WalletFrozen
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
@@ -52,7 +52,7 @@ LEFT_OUT = {
     State.EXPIRED: "Amazon SES accepted the mail and told nothing more: it may have arrived",
 }
 # What may be wrong with a draft, and what may keep a campaign from sending.
-DRAFT_ERRORS = (TemplateInvalid, ListNotFound, ScheduleInvalid, SenderNotVerified)
+DRAFT_ERRORS = (TemplateNotFound, TemplateInvalid, ListNotFound, ScheduleInvalid, SenderNotVerified)
 SEND_ERRORS = (
     SendingHeld,
     SenderNotVerified,
@@ -89,6 +89,8 @@ CampaignAnswer = TypedDict(
         "audienceCount": int | None,
         "estimatedCost": float | None,
         "estimatedCostMicros": int | None,
+        "template": str | None,
+        "templateVersion": int | None,
         "warnings": list[str],
         "createdAt": str,
         "scheduledAt": str | None,
@@ -486,6 +488,8 @@ def _shown(campaign: Campaign, audience_count: int | None, request: Request) -> 
         "audienceCount": audience_count,
         "estimatedCost": None if micros is None else shown_usd(micros),
         "estimatedCostMicros": micros,
+        "template": ids.encode_optional(Kind.TEMPLATE, campaign.template_id),
+        "templateVersion": campaign.template_version,
         "warnings": campaign.warnings,
         "createdAt": shown_time(campaign.created_at),
         "scheduledAt": shown_time_or_none(campaign.scheduled_at),

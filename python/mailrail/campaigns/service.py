@@ -1,6 +1,7 @@
 """The verbs of campaigns. Each runs in the caller's transaction."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,7 +22,6 @@ from mailrail.campaigns.model import (
     ScheduleInvalid,
     Status,
     Step,
-    TemplateInvalid,
     Totals,
     Verb,
     decide,
@@ -31,6 +31,8 @@ from mailrail.contacts import service as contacts
 from mailrail.db.pool import Connection
 from mailrail.domains import service as domains
 from mailrail.emails.model import SendingHeld, State
+from mailrail.templates import service as templates
+from mailrail.templates.model import TemplateInvalid
 from mailrail.wallet import service as wallet
 
 SAMPLE_ADDRESS = "somebody@example.com"
@@ -45,9 +47,10 @@ SCHEDULE_AHEAD_MAX = timedelta(days=366)
 
 
 async def create(conn: Connection, account: Account, draft: CampaignDraft, settings: Settings) -> Campaign:
-    """Stores a draft.
+    """Stores a draft; what it says is copied from its template, if it names one.
 
-    Raises TemplateInvalid, ListNotFound, ScheduleInvalid, and SenderNotVerified for a sender that may not be used.
+    Raises TemplateNotFound, TemplateInvalid, ListNotFound, ScheduleInvalid, and SenderNotVerified for a sender that may not
+    be used.
     """
     if draft.list_id is not None:
         await contacts.require_list(conn, account.id, draft.list_id)
@@ -55,6 +58,7 @@ async def create(conn: Connection, account: Account, draft: CampaignDraft, setti
         await domains.require_verified_sender(conn, account.id, draft.from_email)
     if draft.scheduled_at is not None:
         await _is_now(conn, draft.scheduled_at)
+    draft = await _copied(conn, account.id, draft)
     frozen = _freeze(draft, account, settings)
     warnings = await _warn_of_unknown_variables(conn, account, frozen["variables"])
     warnings += _try_out(frozen, account, settings)
@@ -243,6 +247,27 @@ async def progress(conn: Connection, campaign: Campaign) -> Progress:
 async def totals(conn: Connection, account_id: int) -> Totals:
     """Counts for the account's overview."""
     return await store.read_totals(conn, account_id)
+
+
+async def _copied(conn: Connection, account_id: int, draft: CampaignDraft) -> CampaignDraft:
+    """The draft with what its template says now, if it names one; a subject and a preheader of its own stay."""
+    if draft.template is None:
+        return draft
+    version = await templates.find_one(conn, account_id, draft.template)
+    content = version.content
+    subject = draft.subject or content.subject
+    if content.html is None:
+        raise TemplateInvalid("template", None, "A campaign needs HTML, and this template has none.")
+    if subject is None:
+        raise TemplateInvalid("subject", None, "The template has no subject: give one beside it.")
+    return replace(
+        draft,
+        subject=subject,
+        preheader=draft.preheader or content.preheader,
+        html=content.html,
+        text=content.text,
+        copied_from=(version.template_id, version.version),
+    )
 
 
 async def _is_now(conn: Connection, moment: datetime) -> bool:

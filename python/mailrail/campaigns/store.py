@@ -11,7 +11,7 @@ from mailrail.emails.model import OPEN_STATES, Outcome, State
 
 _COLUMNS = """id, account_id, name, subject, preheader, from_name, from_email, reply_to, html, text, list_id, tags,
 warnings, status, reason, stream_id, hold_id, audience_count, created_at, scheduled_at, sent_at, submitted_at,
-completed_at"""
+completed_at, template_id, template_version"""
 
 
 def _campaign(row: Any) -> Campaign:
@@ -23,8 +23,8 @@ async def insert_campaign(conn: Connection, account_id: int, draft: CampaignDraf
     row = await fetch_one(
         conn,
         f"""INSERT INTO campaigns (account_id, name, subject, preheader, from_name, from_email, reply_to, html, text,
-              list_id, tags, warnings, scheduled_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING {_COLUMNS}""",
+              list_id, tags, warnings, scheduled_at, template_id, template_version)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) RETURNING {_COLUMNS}""",
         account_id,
         draft.name,
         draft.subject,
@@ -38,6 +38,7 @@ async def insert_campaign(conn: Connection, account_id: int, draft: CampaignDraf
         draft.tags,
         warnings,
         draft.scheduled_at,
+        *(draft.copied_from or (None, None)),
     )
     return _campaign(row)
 

@@ -40,6 +40,8 @@ class MailCampaignAnswer(TypedDict):
     audienceCount: int
     estimatedCost: float
     estimatedCostMicros: int
+    template: str | None
+    templateVersion: int | None
     warnings: list[str]
     createdAt: str
     scheduledAt: str | None
@@ -168,14 +170,17 @@ async def stats(request: Request, campaign_id: str) -> HTTPResponse:
 
 
 def _shown(campaign: Campaign, audience_count: int, request: Request) -> MailCampaignAnswer:
+    ids = request.app.ctx.ids
     micros = estimated_micros(request.ctx.account, request.app.ctx.settings, audience_count)
     return {
-        "id": request.app.ctx.ids.encode(Kind.CAMPAIGN, campaign.id),
+        "id": ids.encode(Kind.CAMPAIGN, campaign.id),
         "name": campaign.name,
         "status": campaign.status.shown,
         "audienceCount": audience_count,
         "estimatedCost": shown_usd(micros),
         "estimatedCostMicros": micros,
+        "template": ids.encode_optional(Kind.TEMPLATE, campaign.template_id),
+        "templateVersion": campaign.template_version,
         "warnings": campaign.warnings,
         "createdAt": shown_time(campaign.created_at),
         "scheduledAt": shown_time_or_none(campaign.scheduled_at),

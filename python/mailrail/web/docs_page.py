@@ -256,7 +256,8 @@ def example_of(schema: Json) -> Any:
         return example_of(schema["anyOf"][0])
     match schema.get("type"):
         case "object":
-            names = [*schema.get("required", ())] + [one["required"][0] for one in schema.get("anyOf", ())[:1]]
+            alternatives = [one["anyOf"] for one in (schema, *schema.get("allOf", ())) if "anyOf" in one]
+            names = [*schema.get("required", ()), *(one[0]["required"][0] for one in alternatives)]
             return {name: example_of(schema["properties"][name]) for name in names}
         case "array":
             return [example_of(schema["items"])]

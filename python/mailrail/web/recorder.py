@@ -39,7 +39,7 @@ class Recorder(Fields):
         self._lists: dict[str, tuple[Recorder, int | None]] = {}
         self._required: list[str] = []
         self._nullable: set[str] = set()
-        self._alternatives: tuple[str, ...] = ()
+        self._alternatives: list[tuple[str, ...]] = []
 
     def schema(self) -> Schema:
         """What was noted."""
@@ -51,9 +51,10 @@ class Recorder(Fields):
         schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
         if required and not self._is_partial:
             schema["required"] = required
-        if self._alternatives and not self._is_partial:
-            schema["anyOf"] = [{"required": [name]} for name in self._alternatives]
-        return schema
+        alternatives = [{"anyOf": [{"required": [name]} for name in names]} for names in self._alternatives]
+        if self._is_partial or not alternatives:
+            return schema
+        return schema | (alternatives[0] if len(alternatives) == 1 else {"allOf": alternatives})
 
     def is_null(self, name: str) -> bool:
         """Notes that null means something."""
@@ -149,7 +150,7 @@ class Recorder(Fields):
         return None
 
     def require_any(self, *names: str) -> None:
-        self._alternatives = names
+        self._alternatives.append(names)
 
     def error(self, name: str, code: str, message: str) -> None:
         """Notes what a form cannot do without; all else that it complains of is a matter of values."""

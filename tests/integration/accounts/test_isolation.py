@@ -12,6 +12,8 @@ from mailrail.db.pool import Pool, transaction
 from mailrail.domains import store as domains
 from mailrail.domains.model import DomainNotFound
 from mailrail.ids import Kind
+from mailrail.templates import service as templates
+from mailrail.templates.model import Ref, TemplateNotFound
 from mailrail.wallet import service as wallet
 from mailrail.wallet.model import HoldNotFound
 from mailrail.webhooks import service as webhooks
@@ -36,6 +38,9 @@ async def objects_of(tenant: Tenant) -> dict[Kind, int]:
                           VALUES ($1, 1, 0, 1, 0) RETURNING id""",
             Kind.WEBHOOK: """INSERT INTO webhook_endpoints (account_id, url, events, secret)
                              VALUES ($1, 'https://secret.example.com/', '{*}', decode('00', 'hex')) RETURNING id""",
+            Kind.TEMPLATE: """WITH made AS (INSERT INTO templates (account_id, name) VALUES ($1, 'Secret') RETURNING id)
+                              INSERT INTO template_versions (template_id, version, account_id, text, variables, warnings)
+                              SELECT id, 1, $1, 'Secret', '{}', '{}' FROM made RETURNING template_id""",
         }.items():
             made[kind] = await conn.fetchval(sql, tenant.account_id)
     return made
@@ -65,6 +70,7 @@ async def test_lists_show_the_tenants_own_rows_only(api: Api, tenant: Tenant, st
         ("/api/v1/campaigns", "campaigns"),
         ("/v1/mail/contacts", "contacts"),
         ("/api/v1/webhooks", "webhooks"),
+        ("/api/v1/templates", "templates"),
         ("/v1/mail/wallet/holds", "holds"),
     ):
         body = (await tenant.get(path)).body
@@ -86,10 +92,13 @@ async def test_the_database_hides_rows_even_where_the_code_names_the_wrong_tenan
             (wallet.get_hold(conn, account_id, theirs[Kind.HOLD]), HoldNotFound),
             (webhooks.get(conn, account_id, theirs[Kind.WEBHOOK]), WebhookNotFound),
             (webhooks.delete(conn, account_id, theirs[Kind.WEBHOOK]), WebhookNotFound),
+            (templates.get(conn, account_id, theirs[Kind.TEMPLATE]), TemplateNotFound),
+            (templates.delete(conn, account_id, theirs[Kind.TEMPLATE]), TemplateNotFound),
             (accounts.revoke_key(conn, theirs[Kind.KEY], account_id), KeyNotFound),
         ):
             with pytest.raises(error):
                 await call
+        assert await templates.find(conn, account_id, [Ref(theirs[Kind.TEMPLATE], None, None)]) == {}
         assert await contacts.page(conn, account_id, ContactFilter(), 10) == []
         assert await contacts.count(conn, account_id) == 0
         assert not await contacts.unsubscribe(conn, account_id, theirs[Kind.CONTACT], None)
