@@ -28,6 +28,7 @@ CHECKS = (
     "response_headers_conformance",
     "response_schema_conformance",
     "ignored_auth",
+    "unsupported_method",
 )
 # Of those who send the mails of the examples.
 DOMAINS = ("acme.com", "domain.com", "yourdomain.com")

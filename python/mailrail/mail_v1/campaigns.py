@@ -99,6 +99,8 @@ class SendAnswer(TypedDict):
             "id": "cmp_xyz789",
             "name": "March Newsletter",
             "status": "draft",
+            "template": None,
+            "templateVersion": None,
             "audienceCount": 10240,
             "estimatedCost": 3.07,
             "estimatedCostMicros": 3072000,

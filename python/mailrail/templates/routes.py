@@ -19,7 +19,7 @@ from mailrail.templates.model import (
     TemplateVersionChanged,
     Version,
 )
-from mailrail.web.answers import answer
+from mailrail.web.answers import DeletedAnswer, answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import FieldError, Fields, FieldsInvalid
@@ -114,20 +114,13 @@ class PreviewAnswer(TypedDict):
     text: str | None
 
 
-class DeletedAnswer(TypedDict):
-    """What is gone."""
-
-    id: str
-    deleted: bool
-
-
 @operation(
     answers={201: TemplateAnswer},
     reads=form.read_template,
     raises=(FieldsInvalid, TemplateInvalid, TemplateExists, TemplateLimitReached),
 )
 async def create(request: Request) -> HTTPResponse:
-    """POST …/templates: version 1 of a new template. What cannot be compiled, or renders for nobody, is refused."""
+    """POST …/templates: stores version 1 of a new template. What cannot be compiled, or renders for nobody, is refused."""
     fields = Fields(read_object(request))
     name, content = form.read_template(fields)
     fields.finish()
@@ -139,7 +132,7 @@ async def create(request: Request) -> HTTPResponse:
 
 @operation(answers={200: TemplatesAnswer}, query=PAGE_QUERY)
 async def page(request: Request) -> HTTPResponse:
-    """GET …/templates, newest first."""
+    """GET …/templates: stored templates, newest first."""
     ids, account_id = request.app.ctx.ids, request.ctx.account.id
     asked = read_page(request, Kind.TEMPLATE, ids)
     async with request.transaction() as conn:
@@ -150,7 +143,7 @@ async def page(request: Request) -> HTTPResponse:
 
 @operation(answers={200: TemplateDetailAnswer}, raises=(TemplateNotFound,))
 async def get(request: Request, template_id: str) -> HTTPResponse:
-    """GET …/templates/:id, with the content of its newest version."""
+    """GET …/templates/:id: one template with the content of its newest version."""
     ids, account_id = request.app.ctx.ids, request.ctx.account.id
     row_id = ids.find(Kind.TEMPLATE, template_id)
     async with request.transaction() as conn:
@@ -163,7 +156,7 @@ async def get(request: Request, template_id: str) -> HTTPResponse:
 
 @operation(answers={200: VersionsAnswer}, raises=(TemplateNotFound,))
 async def list_versions(request: Request, template_id: str) -> HTTPResponse:
-    """GET …/templates/:id/versions: all of them, newest first."""
+    """GET …/templates/:id/versions: all versions of a template, newest first."""
     row_id = request.app.ctx.ids.find(Kind.TEMPLATE, template_id)
     async with request.transaction() as conn:
         versions = await service.versions(conn, request.ctx.account.id, row_id, VERSIONS_MAX)
@@ -172,7 +165,7 @@ async def list_versions(request: Request, template_id: str) -> HTTPResponse:
 
 @operation(answers={200: VersionAnswer}, raises=(TemplateNotFound,))
 async def get_version(request: Request, template_id: str, version: str) -> HTTPResponse:
-    """GET …/templates/:id/versions/:version: the content as it was then."""
+    """GET …/templates/:id/versions/:version: one version of a template, with its content."""
     row_id = request.app.ctx.ids.find(Kind.TEMPLATE, template_id)
     async with request.transaction() as conn:
         found = await service.get_version(conn, request.ctx.account.id, row_id, form.version_of(version))
@@ -192,7 +185,7 @@ async def get_version(request: Request, template_id: str, version: str) -> HTTPR
     ),
 )
 async def change(request: Request, template_id: str) -> HTTPResponse:
-    """PATCH …/templates/:id: changes what is given; null takes a part away. Another content is a new version, another name is
+    """PATCH …/templates/:id: changes what is given of a template; null takes a part away. Another content is a new version, another name is
     not. With `ifVersion` nothing happens if somebody was faster.
     """
     fields = Fields(read_object(request))
@@ -207,7 +200,7 @@ async def change(request: Request, template_id: str) -> HTTPResponse:
 
 @operation(answers={200: DeletedAnswer}, raises=(TemplateNotFound,))
 async def delete(request: Request, template_id: str) -> HTTPResponse:
-    """DELETE …/templates/:id, with all its versions. Mail and campaigns made of it keep their copy."""
+    """DELETE …/templates/:id: deletes a template with all its versions. Mail and campaigns made of it keep their copy."""
     ids = request.app.ctx.ids
     row_id = ids.find(Kind.TEMPLATE, template_id)
     async with request.transaction() as conn:

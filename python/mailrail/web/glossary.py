@@ -32,6 +32,7 @@ WORDS: Mapping[str, str] = {
     "headers": "Headers of the mail beside those that mailrail sets.",
     "holdId": "The hold from which it was captured.",
     "html": "The HTML part.",
+    "ifVersion": "The version from which the change was made; if there is a newer one, nothing changes.",
     "isActive": "`false` sends nothing there for the time being.",
     "key": "A name for this movement, by which it happens only once.",
     "lastName": "Without it what follows the first word of `name`.",
@@ -51,6 +52,8 @@ WORDS: Mapping[str, str] = {
     "status": "Whether the person gets mail; without it `subscribed`.",
     "subject": "The subject; of a campaign it is a template, too.",
     "tags": "Labels. A campaign reaches who has all of them.",
+    "template": "A stored template by its id or its name, in place of a content.",
+    "templateVersion": "Which version of it; the newest without it.",
     "test": "Mail of a test key reaches nobody, and its events are played.",
     "text": "The plain text part; without it one is made from the HTML.",
     "to": "Who gets it: an address, `Name <address>`, or a list of them.",
@@ -60,6 +63,7 @@ WORDS: Mapping[str, str] = {
     "upsert": "Whether known contacts are changed; true without it.",
     "url": "Where messages are posted; https, and no address inside a private network.",
     "variables": "Values for `{{ name }}` in subject, html and text.",
+    "version": "Which version; the newest without it.",
     "wording": "What they agreed to, word for word.",
 }
 

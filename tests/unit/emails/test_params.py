@@ -8,6 +8,7 @@ from mailrail.accounts.model import Account, Plan, UnknownPolicy
 from mailrail.config import Settings
 from mailrail.emails.form import read_mail
 from mailrail.emails.service import MailInvalid, prepare, written_param
+from mailrail.ids import Ids
 from mailrail.web.fields import Fields
 
 ACCOUNT = Account(
@@ -18,7 +19,7 @@ ACCOUNT = Account(
 def test_a_bad_attachment_is_blamed_by_the_fields_of_the_request() -> None:
     attachment = {"filename": "a.png", "content": "aGk=", "contentType": "no type", "contentId": "a b"}
     fields = Fields({"to": "a@example.com", "subject": "S", "text": "T", "attachments": [attachment]})
-    draft = read_mail(fields)
+    draft = read_mail(fields, Ids.__new__(Ids))
     fields.finish()
     with pytest.raises(MailInvalid) as raised:
         prepare(draft, (None, "you@acme.com"), ACCOUNT, Settings(secret_key="k" * 40))
