@@ -22,6 +22,7 @@ from mailrail.accounts.model import Scope
 from mailrail.bus.kafka import KafkaBus
 from mailrail.bus.parking import Parking
 from mailrail.campaigns import routes as campaigns
+from mailrail.campaigns.rehearsal import routes as rehearsal
 from mailrail.config import Settings
 from mailrail.contacts import routes as contacts
 from mailrail.db.migrate import check_database
@@ -80,6 +81,7 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("POST", "/api/v1/campaigns", Scope.CAMPAIGNS_WRITE, campaigns.create),
         Route("GET", "/api/v1/campaigns", Scope.CAMPAIGNS_READ, campaigns.page),
         Route("GET", "/api/v1/campaigns/<campaign_id>", Scope.CAMPAIGNS_READ, campaigns.get),
+        Route("PATCH", "/api/v1/campaigns/<campaign_id>", Scope.CAMPAIGNS_WRITE, campaigns.change),
         Route("POST", "/api/v1/campaigns/<campaign_id>/launch", Scope.CAMPAIGNS_SEND, campaigns.launch),
         *campaign_control("/api/v1/campaigns/<campaign_id>"),
         Route("POST", "/api/v1/emails", Scope.EMAILS_SEND, emails.send),
@@ -96,6 +98,7 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         *contact_imports("/v1/mail/contacts/import"),
         Route("POST", "/v1/mail/campaigns", Scope.CAMPAIGNS_WRITE, mail_campaigns.create),
         Route("GET", "/v1/mail/campaigns/<campaign_id>", Scope.CAMPAIGNS_READ, mail_campaigns.get),
+        Route("PATCH", "/v1/mail/campaigns/<campaign_id>", Scope.CAMPAIGNS_WRITE, mail_campaigns.change),
         Route("POST", "/v1/mail/campaigns/<campaign_id>/send", Scope.CAMPAIGNS_SEND, mail_campaigns.send),
         Route("GET", "/v1/mail/campaigns/<campaign_id>/stats", Scope.CAMPAIGNS_READ, mail_campaigns.stats),
         *campaign_control("/v1/mail/campaigns/<campaign_id>"),
@@ -139,6 +142,13 @@ def campaign_control(path: str) -> tuple[Route, ...]:
         Route("POST", f"{path}/cancel", Scope.CAMPAIGNS_SEND, campaigns.cancel),
         Route("POST", f"{path}/retry", Scope.CAMPAIGNS_SEND, campaigns.retry),
         Route("GET", f"{path}/recipients", Scope.CAMPAIGNS_READ, campaigns.page_recipients),
+        Route("DELETE", path, Scope.CAMPAIGNS_WRITE, campaigns.delete),
+        Route("POST", f"{path}/duplicate", Scope.CAMPAIGNS_WRITE, campaigns.duplicate),
+        Route("GET", f"{path}/preview", Scope.CAMPAIGNS_READ, rehearsal.show_preview),
+        Route("POST", f"{path}/preview", Scope.CAMPAIGNS_READ, rehearsal.preview),
+        # Transactional mail: whoever may send that may test, a test key too.
+        Route("POST", f"{path}/test", Scope.EMAILS_SEND, rehearsal.send_test),
+        Route("POST", f"{path}/dry-run", Scope.CAMPAIGNS_READ, rehearsal.dry_run),
     )
 
 

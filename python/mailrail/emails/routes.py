@@ -194,7 +194,7 @@ async def send(request: Request) -> HTTPResponse:
     draft = form.read_mail(fields, request.app.ctx.ids)
     fields.finish()
     mails = await prepare(request, [draft])
-    key = read_key(request, lambda taken: _kept(_sent_answer(taken[0], request.app.ctx.ids)))
+    key = read_key(request, lambda taken: kept(_sent_answer(taken[0], request.app.ctx.ids)))
     try:
         taken = await accept(request, mails, key)
     except Replayed as replayed:
@@ -257,12 +257,12 @@ async def send_batch(request: Request) -> HTTPResponse:
     drafts = form.read_batch(fields, request.app.ctx.ids)
     fields.finish()
     mails = await prepare(request, drafts)
-    key = read_key(request, lambda taken: _kept(_batch_answer(taken, request.app.ctx.ids)))
+    key = read_key(request, lambda taken: kept(batch_answer(taken, request.app.ctx.ids)))
     try:
         taken = await accept(request, mails, key)
     except Replayed as replayed:
-        return _answer_batch(orjson.loads(replayed.body), is_replay=True)
-    return _answer_batch(_batch_answer(taken, request.app.ctx.ids), is_replay=False)
+        return answer_batch(orjson.loads(replayed.body), is_replay=True)
+    return answer_batch(batch_answer(taken, request.app.ctx.ids), is_replay=False)
 
 
 @operation(
@@ -428,7 +428,8 @@ def _sent_answer(sent: Sent, ids: Ids) -> SentAnswer:
     }
 
 
-def _batch_answer(taken: Sequence[Sent], ids: Ids) -> BatchAnswer:
+def batch_answer(taken: Sequence[Sent], ids: Ids) -> BatchAnswer:
+    """What came of mails that were taken together."""
     items = [_sent_answer(sent, ids) for sent in taken]
     sent = sum(item["status"] == MailStatus.SENT for item in items)
     failed = sum(item["status"] in REJECTED for item in items)
@@ -450,7 +451,8 @@ def _batch_answer(taken: Sequence[Sent], ids: Ids) -> BatchAnswer:
     }
 
 
-def _kept(body: SentAnswer | BatchAnswer) -> tuple[int, bytes]:
+def kept(body: SentAnswer | BatchAnswer) -> tuple[int, bytes]:
+    """The answer as an Idempotency-Key keeps it."""
     return 200, orjson.dumps(body)
 
 
@@ -464,7 +466,8 @@ def _answer_sent(body: SentAnswer, *, is_replay: bool) -> HTTPResponse:
     return _marked(answer(dict(body), 200 if body["status"] == MailStatus.SENT else 202), is_replay)
 
 
-def _answer_batch(body: BatchAnswer, *, is_replay: bool) -> HTTPResponse:
+def answer_batch(body: BatchAnswer, *, is_replay: bool) -> HTTPResponse:
+    """202 while nothing of it was sent yet, else 200."""
     return _marked(answer(dict(body), 202 if body["queued"] == body["total"] else 200), is_replay)
 
 

@@ -1,7 +1,9 @@
 """A campaign as /v1/mail writes it. Contacts have the same fields in both dialects."""
 
+from typing import Any
+
 from mailrail.campaigns import form
-from mailrail.campaigns.model import CampaignDraft
+from mailrail.campaigns.model import Campaign, CampaignDraft
 from mailrail.ids import Ids
 from mailrail.templates.form import read_ref
 from mailrail.web.fields import Fields
@@ -12,7 +14,6 @@ def read_draft(fields: Fields, ids: Ids) -> CampaignDraft:
     everybody.
     """
     from_name, from_email = fields.mailbox("from")
-    list_id, tags = form.read_audience(fields.nested("audience"), ids)
     template = read_ref(fields, ids)
     message = form.read_message(fields, fields.nested("content"), "html", template)
     return CampaignDraft(
@@ -25,7 +26,15 @@ def read_draft(fields: Fields, ids: Ids) -> CampaignDraft:
         from_name=from_name,
         from_email=from_email,
         reply_to=fields.addresses("replyTo", form.REPLY_TO_MAX),
-        list_id=list_id,
-        tags=tags,
+        audience=form.read_audience(fields.nested("audience"), ids),
         scheduled_at=fields.moment("scheduledAt"),
     )
+
+
+def write_draft(campaign: Campaign, ids: Ids) -> dict[str, Any]:
+    """The inverse of `read_draft`."""
+    return {
+        **form.written_message(campaign),
+        "audience": form.written_audience(campaign.audience, ids),
+        "content": {"html": campaign.html, "text": campaign.text},
+    }

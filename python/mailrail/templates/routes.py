@@ -87,7 +87,7 @@ class VersionAnswer(ListedVersionAnswer):
     warnings: list[str]
 
 
-class ProblemAnswer(TypedDict):
+class TemplateProblemAnswer(TypedDict):
     """What is wrong with one part of a template; `line` counts from 1 in that part, where it is known."""
 
     field: str
@@ -99,12 +99,12 @@ class VerdictAnswer(TypedDict):
     """Whether a template would be taken; `variables` are the names that it asks for."""
 
     valid: bool
-    errors: list[ProblemAnswer]
+    errors: list[TemplateProblemAnswer]
     warnings: list[str]
     variables: list[str]
 
 
-class PreviewAnswer(TypedDict):
+class TemplatePreviewAnswer(TypedDict):
     """What a mail of the template says, without tracking."""
 
     id: str
@@ -117,10 +117,10 @@ class PreviewAnswer(TypedDict):
 @operation(
     answers={201: TemplateAnswer},
     reads=form.read_template,
-    raises=(FieldsInvalid, TemplateInvalid, TemplateExists, TemplateLimitReached),
+    raises=(TemplateInvalid, TemplateExists, TemplateLimitReached),
 )
 async def create(request: Request) -> HTTPResponse:
-    """POST …/templates: stores version 1 of a new template. What cannot be compiled, or renders for nobody, is refused."""
+    """POST …/templates: stores a template at version 1. What cannot be compiled, or renders for nobody, is refused."""
     fields = Fields(read_object(request))
     name, content = form.read_template(fields)
     fields.finish()
@@ -132,7 +132,7 @@ async def create(request: Request) -> HTTPResponse:
 
 @operation(answers={200: TemplatesAnswer}, query=PAGE_QUERY)
 async def page(request: Request) -> HTTPResponse:
-    """GET …/templates: stored templates, newest first."""
+    """GET …/templates: all templates, newest first."""
     ids, account_id = request.app.ctx.ids, request.ctx.account.id
     asked = read_page(request, Kind.TEMPLATE, ids)
     async with request.transaction() as conn:
@@ -165,7 +165,7 @@ async def list_versions(request: Request, template_id: str) -> HTTPResponse:
 
 @operation(answers={200: VersionAnswer}, raises=(TemplateNotFound,))
 async def get_version(request: Request, template_id: str, version: str) -> HTTPResponse:
-    """GET …/templates/:id/versions/:version: one version of a template, with its content."""
+    """GET …/templates/:id/versions/:version: one version of a template, which never changes."""
     row_id = request.app.ctx.ids.find(Kind.TEMPLATE, template_id)
     async with request.transaction() as conn:
         found = await service.get_version(conn, request.ctx.account.id, row_id, form.version_of(version))
@@ -176,7 +176,6 @@ async def get_version(request: Request, template_id: str, version: str) -> HTTPR
     answers={200: TemplateAnswer},
     reads=form.read_changes,
     raises=(
-        FieldsInvalid,
         TemplateNotFound,
         TemplateVersionChanged,
         TemplateInvalid,
@@ -185,8 +184,8 @@ async def get_version(request: Request, template_id: str, version: str) -> HTTPR
     ),
 )
 async def change(request: Request, template_id: str) -> HTTPResponse:
-    """PATCH …/templates/:id: changes what is given of a template; null takes a part away. Another content is a new version, another name is
-    not. With `ifVersion` nothing happens if somebody was faster.
+    """PATCH …/templates/:id: changes what is given of a template. Null takes a part away. Another content is a new version,
+    another name is not. With `ifVersion` nothing happens if somebody was faster.
     """
     fields = Fields(read_object(request))
     name, parts, expected = form.read_changes(fields)
@@ -208,10 +207,10 @@ async def delete(request: Request, template_id: str) -> HTTPResponse:
     return answer(DeletedAnswer(id=ids.encode(Kind.TEMPLATE, row_id), deleted=True))
 
 
-@operation(answers={200: VerdictAnswer}, reads=form.read_trial, raises=(FieldsInvalid,))
+@operation(answers={200: VerdictAnswer}, reads=form.read_trial)
 async def validate(request: Request) -> HTTPResponse:
-    """POST …/templates/validate: whether a content would be taken; nothing is stored. With `variables` it must also render with
-    them.
+    """POST …/templates/validate: tells whether a template would be taken. Nothing is stored. With `variables` it must also
+    render with them.
     """
     fields = Fields(read_object(request))
     content, variables = form.read_trial(fields)
@@ -227,12 +226,12 @@ async def validate(request: Request) -> HTTPResponse:
 
 
 @operation(
-    answers={200: PreviewAnswer},
+    answers={200: TemplatePreviewAnswer},
     reads=form.read_preview,
-    raises=(FieldsInvalid, TemplateNotFound, TemplateInvalid),
+    raises=(TemplateNotFound, TemplateInvalid),
 )
 async def preview(request: Request, template_id: str) -> HTTPResponse:
-    """POST …/templates/:id/preview: the mail that these `variables` make of the newest version, or of `version`."""
+    """POST …/templates/:id/preview: renders a template with these `variables`. It is the newest version, or `version`."""
     ids = request.app.ctx.ids
     fields = Fields(read_object(request))
     number, variables = form.read_preview(fields)
@@ -241,7 +240,7 @@ async def preview(request: Request, template_id: str) -> HTTPResponse:
     with _telling_everything():
         async with request.transaction() as conn:
             version, mail = await service.preview(conn, request.ctx.account.id, row_id, number, variables)
-    told: PreviewAnswer = {
+    told: TemplatePreviewAnswer = {
         "id": ids.encode(Kind.TEMPLATE, row_id),
         "version": version.version,
         "subject": mail.subject,

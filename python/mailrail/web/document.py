@@ -4,15 +4,16 @@ forms that read bodies and the one table of errors. Nothing in it is written twi
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, TypeAlias, get_args, get_type_hints, is_typeddict
+from typing import Any, get_args, get_type_hints, is_typeddict
 
 import msgspec
 
 from mailrail import __version__
 from mailrail.accounts.model import KeyInvalid, KeyMissing, ScopeMissing
-from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused, MailrailError
+from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused, MailrailError, StartError
 from mailrail.ids import Ids, Kind
 from mailrail.web.admission import ContentEncodingRefused, MediaTypeRefused
 from mailrail.web.auth import PUBLIC
@@ -23,7 +24,7 @@ from mailrail.web.glossary import explained
 from mailrail.web.idempotency import HEADER, KEY_MAX_CHARS, REPLAYED_HEADER
 from mailrail.web.limits import RateLimited
 from mailrail.web.openapi import JSON, Answer, Operation, Query
-from mailrail.web.recorder import Schema, body_schema
+from mailrail.web.recorder import Schema, body_schema, nullable
 from mailrail.web.route import Route
 
 DIALECTS = {"api/v1": "", "v1/mail": "mail_"}
@@ -32,10 +33,6 @@ READS_BODY = ("POST", "PUT", "PATCH")
 ADDRESS = re.compile(r"(GET|POST|PUT|PATCH|DELETE) \S*[^\s:,.][:,.]? *")
 PARAMETER = re.compile(r"<(\w+)(?::\w+)?>")
 KINDS = {f"{kind.name.lower()}_id": kind for kind in Kind}
-
-# A kind of answer → where its schema stands.
-Refs: TypeAlias = Mapping[type, Schema]
-REF = "#/components/schemas/{name}"
 
 INTRODUCTION = """Send emails, manage contacts, verify domains and track delivery. Every request carries an API key as
 `Authorization: Bearer sk_live_…`; mail of a key that begins with `sk_test_` reaches nobody. The same things can be done in two
@@ -60,8 +57,7 @@ HEADERS: Mapping[str, Schema] = {
 
 def make_document(routes: Sequence[Route], ids: Ids, url: str) -> dict[str, Any]:
     """The document of an installation at `url`. Raises StartError for a route that says nothing of itself."""
-    refs, schemas = answer_schemas(route.operation for route in routes)
-    operations = list(document_operations(routes, refs, ids))
+    operations = list(document_operations(routes, ids))
     paths: dict[str, Any] = {}
     for route, method, described in operations:
         paths.setdefault(shown_path(route.path), {})[method.lower()] = described
@@ -80,7 +76,7 @@ def make_document(routes: Sequence[Route], ids: Ids, url: str) -> dict[str, Any]
                     "description": "An API key. Each operation names the scope that the key needs.",
                 }
             },
-            "schemas": schemas,
+            "schemas": answer_schemas(route.operation for route in routes),
             "responses": shared,
             "headers": HEADERS,
             "parameters": {"IdempotencyKey": IDEMPOTENCY_KEY},
@@ -88,15 +84,15 @@ def make_document(routes: Sequence[Route], ids: Ids, url: str) -> dict[str, Any]
     }
 
 
-def document_operations(routes: Iterable[Route], refs: Refs, ids: Ids) -> Iterator[tuple[Route, str, dict[str, Any]]]:
+def document_operations(routes: Iterable[Route], ids: Ids) -> Iterator[tuple[Route, str, dict[str, Any]]]:
     """Each route with each of its methods but HEAD, which answers what GET does, without the body."""
     for route in routes:
         for method in route.methods.split():
             if method != "HEAD":
-                yield route, method, describe(route, method, refs, ids)
+                yield route, method, describe(route, method, ids)
 
 
-def describe(route: Route, method: str, refs: Refs, ids: Ids) -> dict[str, Any]:
+def describe(route: Route, method: str, ids: Ids) -> dict[str, Any]:
     """One operation object."""
     operation = route.operation
     summary, description = words_of(route.handler)
@@ -107,7 +103,7 @@ def describe(route: Route, method: str, refs: Refs, ids: Ids) -> dict[str, Any]:
         **({"description": description} if description else {}),
         "x-price": operation.price,
         "parameters": [*path_parameters(route), *map(query_parameter, operation.query)],
-        "responses": {**refusals(route, method), **answers(route, method, refs)},
+        "responses": {**refusals(route, method), **answers(route, method)},
     }
     described["responses"] = dict(sorted(described["responses"].items()))
     if is_keyed(route):
@@ -185,11 +181,8 @@ def request_body(route: Route, ids: Ids) -> dict[str, Any] | None:
     operation = route.operation
     content: dict[str, Any] = {}
     if is_keyed(route):
-        schema = (
-            empty_object()
-            if operation.reads is None
-            else body_schema(operation.reads, ids, is_partial=operation.is_partial)
-        )
+        schema = empty_object() if operation.reads is None else body_schema(operation.reads, ids)
+        schema = partial(schema) if operation.is_partial else schema
         content[JSON] = {
             "schema": explained(schema),
             **({"example": operation.example[0]} if operation.example else {}),
@@ -200,6 +193,17 @@ def request_body(route: Route, ids: Ids) -> dict[str, Any] | None:
     return {"content": content, "required": "required" in content.get(JSON, {}).get("schema", {})}
 
 
+def partial(schema: Schema) -> Schema:
+    """The object with nothing required, down to its nested ones; null clears what may be missing."""
+    required = schema.get("required", ())
+    loose = {
+        name: partial(inner) if "properties" in inner else inner if name in required else nullable(inner)
+        for name, inner in schema.get("properties", {}).items()
+    }
+    demands = ("required", "anyOf", "allOf")
+    return {**{name: value for name, value in schema.items() if name not in demands}, "properties": loose}
+
+
 def empty_object() -> Schema:
     """Nothing, or an object without fields."""
     return {"type": "object", "properties": {}, "additionalProperties": False}
@@ -208,35 +212,37 @@ def empty_object() -> Schema:
 # —— what is answered ———————————————————————————————————————————————————————————————————————————————————————————————————
 
 
-def answer_schemas(operations: Iterable[Operation]) -> tuple[Refs, dict[str, Schema]]:
-    """Schemas of all TypedDicts that operations answer with, and of those within, with a reference to each."""
-    answered = [kind for operation in operations for kinds in operation.answers.values() for kind in parts_of(kinds)]
-    kinds = written_kinds((*answered, ErrorAnswer))
-    told, schemas = msgspec.json.schema_components(kinds, ref_template=REF)
-    refs = dict(zip(kinds, told, strict=True))
-    for kind, ref in refs.items():
-        schema = schemas[ref["$ref"].rpartition("/")[2]]
+def answer_schemas(operations: Iterable[Operation]) -> dict[str, Schema]:
+    """Schemas of all TypedDicts that operations answer with, and of those within."""
+    found = [kind for operation in operations for kinds in operation.answers.values() for kind in parts_of(kinds)]
+    typed = dict.fromkeys(kind for kind in found if isinstance(kind, type))
+    names = Counter(kind.__name__ for kind in written_kinds((*typed, ErrorAnswer)))
+    if doubled := sorted(name for name, count in names.items() if count > 1):
+        raise StartError(f"two answers have the name {doubled[0]}: the document needs one for each")
+    _, schemas = msgspec.json.schema_components([*typed, ErrorAnswer], ref_template="#/components/schemas/{name}")
+    for kind in written_kinds((*typed, ErrorAnswer)):
+        schema = schemas[kind.__name__]
         # In the order in which they are written; msgspec sorts them.
         schema["properties"] = {name: schema["properties"][name] for name in get_type_hints(kind)}
         if "description" in schema:
             schema["description"] = " ".join(schema["description"].split())
-    return refs, schemas
+    return schemas
 
 
-def written_kinds(hints: Iterable[Any]) -> list[type]:
-    """All TypedDicts in these types, each once."""
-    found: dict[type, None] = {}
+def written_kinds(hints: Iterable[Any]) -> set[type]:
+    """All TypedDicts in these types."""
+    found: set[type] = set()
     waiting = list(hints)
     for hint in waiting:
         if is_typeddict(hint) and hint not in found:
-            found[hint] = None
+            found.add(hint)
             waiting += get_type_hints(hint).values()
         else:
             waiting += get_args(hint)
-    return list(found)
+    return found
 
 
-def answers(route: Route, method: str, refs: Refs) -> dict[str, Any]:
+def answers(route: Route, method: str) -> dict[str, Any]:
     """The answers that are no errors, and those errors that have a form of their own."""
     operation = route.operation
     responses = {}
@@ -247,7 +253,7 @@ def answers(route: Route, method: str, refs: Refs) -> dict[str, Any]:
             if isinstance(kind, str):
                 content[kind] = {}
             else:
-                content[JSON] = {"schema": refs[kind]}
+                content[JSON] = {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}
                 if status == usual and operation.example and operation.example[1] is not None:
                     content[JSON]["example"] = operation.example[1]
         replayed = keeps_answers(route, method) and status < 300

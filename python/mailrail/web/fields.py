@@ -210,8 +210,8 @@ class Fields:
         self._nested.append(nested)
         return nested
 
-    def array(self, name: str, max_items: int) -> list[Any]:
-        """A list of whose items the caller knows nothing; empty where it is not given."""
+    def array(self, name: str, max_items: int, like: Mapping[str, Any]) -> list[Any]:
+        """A list whose items the caller judges itself; empty where it is not given. `like` is JSON Schema, for the document."""
         items = self._take(name, list, "a list") or []
         if len(items) > max_items:
             self.error(name, "list_too_long", f"{self._name(name)} has at most {max_items} items.")

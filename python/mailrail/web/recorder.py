@@ -3,7 +3,7 @@ it asks for is what it takes. So the document cannot say anything else than the 
 """
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -19,9 +19,9 @@ MAILBOX: Schema = {"type": "string", "maxLength": MAILBOX_MAX_CHARS}
 ONE_LINE = "^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]*$"
 
 
-def body_schema(reads: Callable[..., object], ids: Ids, *, is_partial: bool = False) -> Schema:
-    """The schema of the object that `reads(fields)` or `reads(fields, ids)` takes; of a change, all may be left out."""
-    recorder = Recorder(is_partial=is_partial)
+def body_schema(reads: Callable[..., object], ids: Ids) -> Schema:
+    """The schema of the object that `reads(fields)` or `reads(fields, ids)` takes."""
+    recorder = Recorder()
     if len(inspect.signature(reads).parameters) > 1:
         reads(recorder, ids)
     else:
@@ -32,9 +32,9 @@ def body_schema(reads: Callable[..., object], ids: Ids, *, is_partial: bool = Fa
 class Recorder(Fields):
     """An object in which nothing is given. Each reader notes what it was asked for; what a form misses is required."""
 
-    def __init__(self, *, is_item: bool = False, is_partial: bool = False) -> None:
+    def __init__(self, *, is_item: bool = False) -> None:
         super().__init__({})
-        self._is_item, self._is_partial = is_item, is_partial
+        self._is_item = is_item
         self._properties: dict[str, Schema | Recorder] = {}
         self._lists: dict[str, tuple[Recorder, int | None]] = {}
         self._required: list[str] = []
@@ -49,10 +49,10 @@ class Recorder(Fields):
         properties = {name: self._property(name) for name in (*self._properties, *self._lists)}
         required = [name for name in properties if name in self._required or self._is_needed(name)]
         schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
-        if required and not self._is_partial:
+        if required:
             schema["required"] = required
         alternatives = [{"anyOf": [{"required": [name]} for name in names]} for names in self._alternatives]
-        if self._is_partial or not alternatives:
+        if not alternatives:
             return schema
         return schema | (alternatives[0] if len(alternatives) == 1 else {"allOf": alternatives})
 
@@ -134,12 +134,12 @@ class Recorder(Fields):
         return [item]
 
     def nested(self, name: str) -> Fields:
-        nested = Recorder(is_partial=self._is_partial)
+        nested = Recorder()
         self._properties[name] = nested
         return nested
 
-    def array(self, name: str, max_items: int) -> list[Any]:
-        self._properties[name] = array({}, max_items)
+    def array(self, name: str, max_items: int, like: Mapping[str, Any]) -> list[Any]:
+        self._properties[name] = array(dict(like), max_items)
         return []
 
     def mapping(self, name: str) -> dict[str, Any] | None:
@@ -166,12 +166,17 @@ class Recorder(Fields):
             return array(item.schema(), max_items)
         noted = self._properties[name]
         schema = noted.schema() if isinstance(noted, Recorder) else noted
-        return {"anyOf": [schema, {"type": "null"}]} if name in self._nullable else schema
+        return nullable(schema) if name in self._nullable else schema
 
     def _is_needed(self, name: str) -> bool:
         """Whether it is an object that has to have something."""
         noted = self._properties.get(name)
         return isinstance(noted, Recorder) and "required" in noted.schema()
+
+
+def nullable(schema: Schema) -> Schema:
+    """The same, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def text_schema(max_chars: int, *, lines: bool = False) -> Schema:
