@@ -26,6 +26,7 @@ from mailrail.web.context import Request
 from mailrail.web.fields import Fields
 from mailrail.web.openapi import Query, operation
 from mailrail.web.pages import PAGE_QUERY, Page, PageAnswer, page_answer, read_page
+from mailrail.web.query import read_flag
 from mailrail.web.values import shown_time
 
 
@@ -164,7 +165,7 @@ async def save_contact(request: Request) -> Saved:
     fields = Fields(read_object(request))
     draft, list_id = read_contact(fields, ctx.ids)
     fields.finish()
-    upsert = request.args.get("upsert", "").lower() in ("true", "1")
+    upsert = read_flag(request, "upsert")
     async with request.transaction() as conn:
         return await service.save(conn, account_id, draft, list_id=list_id, upsert=upsert)
 
