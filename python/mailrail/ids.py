@@ -26,6 +26,9 @@ class Kind(StrEnum):
     WEBHOOK = "whk"
     IMPORT = "imp"
     EMAIL = "eml"
+    SUPPRESSION = "sup"
+    CONSENT = "cns"
+    ERASURE = "ers"
 
 
 class Ids:

@@ -36,6 +36,7 @@ from mailrail.emails.model import RETRYABLE, UNSENT, EventKind, LeasedShard, Out
 from mailrail.emails.submission import Sent, Shard, Submission, Written
 from mailrail.errors import IdempotencyKeyInUse, MailrailError
 from mailrail.ses.limiter import Limiter, NoTokens
+from mailrail.suppressions import service as suppressions
 from mailrail.wallet import service as wallet
 from mailrail.wallet.model import InsufficientFunds, WalletFrozen
 
@@ -260,7 +261,9 @@ class Desk:
         await self._open_shards(conn, batch, written, is_sent_here=is_sent_here)
         price_micros = account.price_micros if settings.billing and not self._is_test else 0
         written.suppressed = standing.suppressed
-        billed = {each: self._billed(each, standing.suppressed, is_sent_here=is_sent_here) for each in batch}
+        if standing.has_erased:
+            written.suppressed |= await suppressions.wake(conn, account.id, addresses, settings.secret_key)
+        billed = {each: self._billed(each, written.suppressed, is_sent_here=is_sent_here) for each in batch}
         holds = await self._hold(conn, batch, written.stream_id, billed, price_micros)
         for submission in batch:
             shard = written.leaving if self._is_left(submission, is_sent_here=is_sent_here) else written.sending

@@ -22,12 +22,13 @@ MAILS_LOCK = 0x6D61696C
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What decides about a mail before anything is written: whether sending is held, and which of the domains are
-    verified and which of the addresses suppressed.
+    verified and which of the addresses suppressed. With `has_erased` some of these may belong to people who were erased.
     """
 
     is_held: bool
     verified_domains: frozenset[str]
     suppressed: frozenset[str]
+    has_erased: bool
 
 
 async def read_standing(conn: Connection, account_id: int, domains: Sequence[str], folded: Sequence[str]) -> Standing:
@@ -39,8 +40,10 @@ async def read_standing(conn: Connection, account_id: int, domains: Sequence[str
         """SELECT (SELECT held_at IS NOT NULL FROM installation) AS is_held,
              ARRAY(SELECT domain FROM domains
                    WHERE account_id = $1 AND domain = ANY($2::text[]) AND status = 'verified') AS verified,
+             -- Who unsubscribed refused campaigns alone.
              ARRAY(SELECT email_folded FROM suppressions
-                   WHERE account_id = $1 AND email_folded = ANY($3::text[])) AS suppressed,
+                   WHERE account_id = $1 AND email_folded = ANY($3::text[]) AND reason <> 'unsubscribe') AS suppressed,
+             EXISTS (SELECT FROM suppression_hashes WHERE account_id = $1) AS has_erased,
              pg_advisory_xact_lock_shared($4, hashint8($1))""",
         account_id,
         list(domains),
@@ -48,7 +51,9 @@ async def read_standing(conn: Connection, account_id: int, domains: Sequence[str
         MAILS_LOCK,
     )
     # A database that is still being restored has no row yet.
-    return Standing(row["is_held"] is not False, frozenset(row["verified"]), frozenset(row["suppressed"]))
+    return Standing(
+        row["is_held"] is not False, frozenset(row["verified"]), frozenset(row["suppressed"]), row["has_erased"]
+    )
 
 
 # —— streams and shards ——————————————————————————————————————————————————————————————————————————————————————————————————
@@ -330,6 +335,7 @@ async def read_round(conn: Connection, shard: LeasedShard, claimed: Round) -> by
             JOIN mails m ON m.stream_id = a.stream_id AND m.seq = a.seq
             JOIN mails f ON f.stream_id = a.stream_id AND f.seq = m.first_seq
             LEFT JOIN suppressions s ON s.account_id = a.account_id AND s.email_folded = lower(a.email)
+              AND s.reason <> 'unsubscribe'
             WHERE a.stream_id = {shard.stream_id} AND {where} ORDER BY a.seq""",
         output=rows,
         format="binary",

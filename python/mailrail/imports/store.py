@@ -343,3 +343,13 @@ async def forget_errors(conn: Connection) -> None:
            WHERE e.import_id = i.id AND i.completed_at < now() - make_interval(days => $1)""",
         ERRORS_KEPT_DAYS,
     )
+
+
+async def erase_errors(conn: Connection, account_id: int, folded: str) -> None:
+    """Drops failed rows that name an erased person's address."""
+    await conn.execute(
+        """DELETE FROM import_errors
+           WHERE account_id = $1 AND (lower(email) = $2 OR position($2 IN lower(reason)) > 0)""",
+        account_id,
+        folded,
+    )
