@@ -117,7 +117,7 @@ def read_members(fields: Fields, ids: Ids) -> Members:
     """`contacts` (ids) and `emails`, and the `consent` that they gave together. The caller finishes the fields."""
     texts = fields.texts("contacts", MEMBERS_MAX, ID_MAX_CHARS) or []
     emails = fields.addresses("emails", MEMBERS_MAX)
-    if not texts and not emails:
+    if not texts and not fields.has("emails"):
         fields.error(
             "contacts", "field_missing", "contacts is required: a list of ids; or emails, a list of addresses."
         )

@@ -259,9 +259,10 @@ async def add_members(request: Request, list_id: str) -> HTTPResponse:
     ctx = request.app.ctx
     fields = Fields(read_object(request))
     named = form.read_members(fields, ctx.ids)
-    fields.finish()
     row_id = ctx.ids.find(Kind.LIST, list_id)
     async with request.transaction() as conn:
+        await service.require_list(conn, request.ctx.account.id, row_id)
+        fields.finish()
         joined = await service.add_members(conn, request.ctx.account.id, row_id, named, asks=_asks(request))
     shown = JoinedAnswer(
         total=joined.added + joined.unchanged + joined.refused + joined.not_found,

@@ -185,9 +185,9 @@ async def add_members(conn: Connection, account_id: int, list_id: int, named: Me
     """Puts contacts on a list, together. Raises ListNotFound."""
     rule = await store.read_rule(conn, account_id, list_id)
     found = await members.find_contacts(conn, account_id, named.contact_ids, named.emails)
-    joined = await _join(conn, account_id, rule, found, named.consent, asks=asks)
+    joined = await _join(conn, account_id, rule, list(found), named.consent, asks=asks)
     distinct = len(set(named.contact_ids)) + len({email.lower() for email in named.emails})
-    return replace(joined, not_found=max(distinct - len(found), 0))
+    return replace(joined, not_found=distinct - sum(found.values()))
 
 
 async def remove_member(conn: Connection, account_id: int, list_id: int, contact_id: int) -> None:

@@ -86,7 +86,7 @@ async def insert_events(conn: Connection) -> None:
         """INSERT INTO events (stream_id, seq, kind, dedupe, account_id, attempt, at, ses_message_id, detail)
            SELECT i.stream_id, i.seq, i.kind, i.dedupe, s.account_id, i.attempt, i.at, i.ses_message_id,
              -- Servers quote the address when they refuse it; an erased person's shall not come back by that.
-             CASE WHEN i.detail IS NOT NULL AND EXISTS (
+             CASE WHEN i.detail IS NOT NULL AND s.account_id IN (SELECT account_id FROM erasures) AND EXISTS (
                     SELECT FROM audience a WHERE a.stream_id = i.stream_id AND a.seq = i.seq AND a.email_hash IS NOT NULL)
                   THEN NULL ELSE i.detail END
            FROM incoming i JOIN streams s USING (stream_id)
