@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from mailrail._core import Codec
 from mailrail.accounts import service as accounts
 from mailrail.accounts.model import Account
+from mailrail.cancellation import is_cancelled
 from mailrail.config import Settings
 from mailrail.confirmations import store
 from mailrail.confirmations.letters import letter
@@ -47,7 +48,7 @@ class Confirmer:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
+        while not is_cancelled():
             try:
                 asked = await self.ask_due()
             except DATABASE_ERRORS as error:

@@ -6,6 +6,7 @@ Any number may run; an erasure is locked by whoever works on it, and a crash los
 import asyncio
 import logging
 
+from mailrail.cancellation import is_cancelled
 from mailrail.db.pool import DATABASE_ERRORS, Pool
 from mailrail.privacy import service, store
 
@@ -16,7 +17,7 @@ IDLE_S = 2.0
 
 async def run_eraser(pool: Pool, secret_key: str) -> None:
     """Until cancelled."""
-    while True:
+    while not is_cancelled():
         try:
             busy = await erase_next(pool, secret_key)
         except DATABASE_ERRORS as error:
