@@ -7,10 +7,12 @@ from mailrail.confirmations.model import Request as Asked
 from mailrail.db.pool import transaction
 from mailrail.tracking.pages import HEADERS, missing_page
 from mailrail.web.context import Request
+from mailrail.web.openapi import FORM, HTML, URLENCODED, operation
 
 
+@operation(answers={200: HTML, 404: HTML, 410: HTML})
 async def show(request: Request, token: str) -> HTTPResponse:
-    """GET /confirm/:token: asks. Scanners follow every link, so this changes nothing."""
+    """GET /confirm/:token: the page that asks for a yes. Scanners follow every link, so this changes nothing."""
     asked = _read(request, token)
     if asked is None:
         return _shown(missing_page(), 404)
@@ -21,8 +23,9 @@ async def show(request: Request, token: str) -> HTTPResponse:
     return _shown(pages.over_page(), 410) if words is None else _shown(pages.confirm_page(words))
 
 
+@operation(answers={200: HTML, 400: HTML, 404: HTML, 410: HTML}, also_reads=(URLENCODED, FORM))
 async def confirm(request: Request, token: str) -> HTTPResponse:
-    """POST /confirm/:token by the button of the page: the person is subscribed."""
+    """POST /confirm/:token: subscribes. By the button of the page."""
     asked = _read(request, token)
     if asked is None:
         return _shown(missing_page(), 404)

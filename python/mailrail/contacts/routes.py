@@ -77,7 +77,7 @@ class ConsentsAnswer(PageAnswer):
     consents: list[ConsentAnswer]
 
 
-class DeletedAnswer(TypedDict):
+class GoneAnswer(TypedDict):
     """What is gone."""
 
     id: str
@@ -243,14 +243,14 @@ async def change_list(request: Request, list_id: str) -> HTTPResponse:
     return answer(_shown_list(changed, ctx.ids))
 
 
-@operation(answers={200: DeletedAnswer}, raises=(ListNotFound, ListInUse))
+@operation(answers={200: GoneAnswer}, raises=(ListNotFound, ListInUse))
 async def delete_list(request: Request, list_id: str) -> HTTPResponse:
     """DELETE …/lists/:id: the list goes, its contacts stay."""
     ids = request.app.ctx.ids
     row_id = ids.find(Kind.LIST, list_id)
     async with request.transaction() as conn:
         await service.delete_list(conn, request.ctx.account.id, row_id)
-    return answer(DeletedAnswer(id=ids.encode(Kind.LIST, row_id), deleted=True))
+    return answer(GoneAnswer(id=ids.encode(Kind.LIST, row_id), deleted=True))
 
 
 @operation(answers={200: JoinedAnswer}, reads=form.read_members, raises=(ListNotFound,))
@@ -274,14 +274,14 @@ async def add_members(request: Request, list_id: str) -> HTTPResponse:
     return answer(shown)
 
 
-@operation(answers={200: DeletedAnswer}, raises=(ListNotFound, MemberNotFound))
+@operation(answers={200: GoneAnswer}, raises=(ListNotFound, MemberNotFound))
 async def remove_member(request: Request, list_id: str, contact_id: str) -> HTTPResponse:
     """DELETE …/lists/:id/contacts/:contact_id: takes the contact off the list. Who unsubscribed stays on record as such."""
     ids = request.app.ctx.ids
     row_id = ids.find(Kind.CONTACT, contact_id)
     async with request.transaction() as conn:
         await service.remove_member(conn, request.ctx.account.id, ids.find(Kind.LIST, list_id), row_id)
-    return answer(DeletedAnswer(id=ids.encode(Kind.CONTACT, row_id), deleted=True))
+    return answer(GoneAnswer(id=ids.encode(Kind.CONTACT, row_id), deleted=True))
 
 
 # —— what both dialects do with a request ———————————————————————————————————————————————————————————————————————————————

@@ -58,7 +58,7 @@ class LiftedAnswer(TypedDict):
     ),
 )
 async def page(request: Request) -> HTTPResponse:
-    """GET …/suppressions?reason=&email=, newest first."""
+    """GET …/suppressions: addresses that get no mail, newest first."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     asked = read_page(request, Kind.SUPPRESSION, ctx.ids)
     fields = Fields({name: request.args.get(name) for name in ("reason", "email")})
@@ -72,7 +72,9 @@ async def page(request: Request) -> HTTPResponse:
 
 @operation(answers={200: AddedAnswer, 201: AddedAnswer}, reads=form.read_entries)
 async def create(request: Request) -> HTTPResponse:
-    """POST …/suppressions `{email}` or `{emails: […]}`: 201 if any was new; those that were suppressed keep their reason."""
+    """POST …/suppressions: addresses that get no mail from now on. 201 if any was new; one that was suppressed before keeps its
+    reason.
+    """
     ctx = request.app.ctx
     fields = Fields(read_object(request))
     emails = form.read_entries(fields)
@@ -95,7 +97,9 @@ async def create(request: Request) -> HTTPResponse:
     raises=(SuppressionNotFound, SuppressionStays),
 )
 async def delete(request: Request, suppression: str) -> HTTPResponse:
-    """DELETE …/suppressions/:address_or_id: the address may get mail again. A complaint needs `?force=true`."""
+    """DELETE …/suppressions/:suppression: the address may get mail again, named by itself or its id. A complaint needs
+    `?force=true`.
+    """
     ctx = request.app.ctx
     named = unquote(suppression)
     force = request.args.get("force", "").lower() in ("true", "1")

@@ -109,9 +109,9 @@ BEGIN
 END $$;
 
 GRANT SELECT, INSERT ON consent_wordings, erasures TO mailrail_api;
-GRANT SELECT, INSERT, DELETE ON consents, suppression_hashes TO mailrail_api;
+GRANT SELECT, INSERT, DELETE ON consents TO mailrail_api, mailrail_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON suppression_hashes TO mailrail_api, mailrail_worker;
 GRANT SELECT, INSERT ON consent_wordings TO mailrail_worker;
-GRANT SELECT, INSERT, DELETE ON consents, suppression_hashes TO mailrail_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON erasures TO mailrail_worker;
 -- Facts stay facts; the words in them may hold an address.
 GRANT UPDATE (error) ON results TO mailrail_worker;
