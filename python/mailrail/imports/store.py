@@ -346,10 +346,10 @@ async def forget_errors(conn: Connection) -> None:
 
 
 async def erase_errors(conn: Connection, account_id: int, folded: str) -> None:
-    """Drops failed rows that name an erased person's address."""
+    """Drops failed rows that name an erased person's address, also as a part of what was wrong."""
     await conn.execute(
         """DELETE FROM import_errors
-           WHERE account_id = $1 AND (lower(email) = $2 OR position($2 IN lower(reason)) > 0)""",
+           WHERE account_id = $1 AND position($2 IN lower(concat_ws(' ', email, reason))) > 0""",
         account_id,
         folded,
     )
