@@ -30,6 +30,7 @@ __all__ = [
     "check_address",
     "encode_mail_rows",
     "freeze",
+    "inspect_template",
     "parse_events",
     "prepare_mail",
     "run_simulator",
@@ -114,6 +115,19 @@ def freeze(content: bytes) -> bytes:
     `variables` are the custom fields that the content uses, sorted.
 
     Raises TemplateError, or CoreError for other JSON.
+    """
+
+def inspect_template(template: bytes) -> bytes:
+    """Looks at a template as a whole: what it mentions, what is wrong with it, and what a mail of it would say.
+
+    In, JSON: {"subject" | null, "preheader" | null, "html" | null, "text" | null, "variables": {…} | null}; all may be
+    absent. Out, JSON: {"variables": [name, …], "errors": […], "failures": […], "subject" | null, "html" | null,
+    "text" | null}. "variables" are the names that must come from outside, sorted. "errors" never go away, whatever the
+    values: a part does not compile, breaks a limit, or fails although it asks for no names. "failures" are of rendering
+    parts with the values given. Both are lists of {"part", "line" | null, "reason"} in the order of the parts. Without
+    either the rest is the mail, made as `prepare_mail` makes one, but without tracking.
+
+    Raises CoreError for other JSON.
     """
 
 def prepare_mail(mail: bytes, options: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import secrets
 import signal
@@ -21,6 +22,7 @@ from mailrail.accounts.model import Scope
 from mailrail.bus.kafka import KafkaBus
 from mailrail.bus.parking import Parking
 from mailrail.campaigns import routes as campaigns
+from mailrail.campaigns.rehearsal import routes as rehearsal
 from mailrail.config import Settings
 from mailrail.confirmations import routes as confirmations
 from mailrail.contacts import routes as contacts
@@ -44,6 +46,7 @@ from mailrail.ses.control import ControlError
 from mailrail.ses.limiter import Limiter
 from mailrail.ses.sender import follow_keys, make_sender, take_keys
 from mailrail.suppressions import routes as suppressions
+from mailrail.templates import routes as templates
 from mailrail.tracking.routes import Tracking
 from mailrail.wallet import routes as wallet
 from mailrail.web import routes as reference
@@ -80,6 +83,7 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("POST", "/api/v1/campaigns", Scope.CAMPAIGNS_WRITE, campaigns.create),
         Route("GET", "/api/v1/campaigns", Scope.CAMPAIGNS_READ, campaigns.page),
         Route("GET", "/api/v1/campaigns/<campaign_id>", Scope.CAMPAIGNS_READ, campaigns.get),
+        Route("PATCH", "/api/v1/campaigns/<campaign_id>", Scope.CAMPAIGNS_WRITE, campaigns.change),
         Route("POST", "/api/v1/campaigns/<campaign_id>/launch", Scope.CAMPAIGNS_SEND, campaigns.launch),
         *campaign_control("/api/v1/campaigns/<campaign_id>"),
         Route("POST", "/api/v1/emails", Scope.EMAILS_SEND, emails.send),
@@ -87,6 +91,7 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("POST", "/api/v1/emails/batch", Scope.EMAILS_SEND, emails.send_batch),
         Route("GET", "/api/v1/emails/<email_id>", Scope.EMAILS_READ, emails.get),
         Route("POST", "/api/v1/emails/<email_id>/cancel", Scope.EMAILS_SEND, emails.cancel),
+        *stored_templates("/api/v1/templates"),
         Route("GET", "/api/v1/stats", Scope.STATS_READ, campaigns.account_stats),
         *office("/api/v1"),
         # The dialect /v1/mail.
@@ -98,9 +103,11 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         *people("/v1/mail"),
         Route("POST", "/v1/mail/campaigns", Scope.CAMPAIGNS_WRITE, mail_campaigns.create),
         Route("GET", "/v1/mail/campaigns/<campaign_id>", Scope.CAMPAIGNS_READ, mail_campaigns.get),
+        Route("PATCH", "/v1/mail/campaigns/<campaign_id>", Scope.CAMPAIGNS_WRITE, mail_campaigns.change),
         Route("POST", "/v1/mail/campaigns/<campaign_id>/send", Scope.CAMPAIGNS_SEND, mail_campaigns.send),
         Route("GET", "/v1/mail/campaigns/<campaign_id>/stats", Scope.CAMPAIGNS_READ, mail_campaigns.stats),
         *campaign_control("/v1/mail/campaigns/<campaign_id>"),
+        *stored_templates("/v1/mail/templates"),
         Route("GET", "/v1/mail/stats", Scope.STATS_READ, campaigns.account_stats),
         *office("/v1/mail"),
         # Readers of mail, whose token is their key.
@@ -162,6 +169,28 @@ def campaign_control(path: str) -> tuple[Route, ...]:
         Route("POST", f"{path}/cancel", Scope.CAMPAIGNS_SEND, campaigns.cancel),
         Route("POST", f"{path}/retry", Scope.CAMPAIGNS_SEND, campaigns.retry),
         Route("GET", f"{path}/recipients", Scope.CAMPAIGNS_READ, campaigns.page_recipients),
+        Route("DELETE", path, Scope.CAMPAIGNS_WRITE, campaigns.delete),
+        Route("POST", f"{path}/duplicate", Scope.CAMPAIGNS_WRITE, campaigns.duplicate),
+        Route("GET", f"{path}/preview", Scope.CAMPAIGNS_READ, rehearsal.show_preview),
+        Route("POST", f"{path}/preview", Scope.CAMPAIGNS_READ, rehearsal.preview),
+        # Transactional mail: whoever may send that may test, a test key too.
+        Route("POST", f"{path}/test", Scope.EMAILS_SEND, rehearsal.send_test),
+        Route("POST", f"{path}/dry-run", Scope.CAMPAIGNS_READ, rehearsal.dry_run),
+    )
+
+
+def stored_templates(path: str) -> tuple[Route, ...]:
+    """What is the same in both dialects."""
+    return (
+        Route("POST", path, Scope.TEMPLATES_WRITE, templates.create),
+        Route("GET", path, Scope.TEMPLATES_READ, templates.page),
+        Route("POST", f"{path}/validate", Scope.TEMPLATES_READ, templates.validate),
+        Route("GET", f"{path}/<template_id>", Scope.TEMPLATES_READ, templates.get),
+        Route("PATCH", f"{path}/<template_id>", Scope.TEMPLATES_WRITE, templates.change),
+        Route("DELETE", f"{path}/<template_id>", Scope.TEMPLATES_WRITE, templates.delete),
+        Route("POST", f"{path}/<template_id>/preview", Scope.TEMPLATES_READ, templates.preview),
+        Route("GET", f"{path}/<template_id>/versions", Scope.TEMPLATES_READ, templates.list_versions),
+        Route("GET", f"{path}/<template_id>/versions/<version>", Scope.TEMPLATES_READ, templates.get_version),
     )
 
 
@@ -330,6 +359,9 @@ async def serve(settings: Settings, ready: Callable[[], None] = lambda: None) ->
         loop.add_signal_handler(number, stopping.set)
     async with running(create_app(settings), listener):
         log.info("api: listening on %s port %d", settings.host, settings.port)
+        # What is there by now stays: looking through it again would hold all requests up for 60 ms.
+        gc.collect()
+        gc.freeze()
         ready()
         await stopping.wait()
 

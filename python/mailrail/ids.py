@@ -25,6 +25,7 @@ class Kind(StrEnum):
     TRANSFER = "txn"
     WEBHOOK = "whk"
     IMPORT = "imp"
+    TEMPLATE = "tpl"
     EMAIL = "eml"
     SUPPRESSION = "sup"
     CONSENT = "cns"

@@ -334,14 +334,26 @@ fn check_size(part: Part, source: &str) -> Result<()> {
     Ok(())
 }
 
+/// Checks one part as [`freeze`] does; the names that it asks for and does not declare itself.
+pub(crate) fn names_in(part: Part, source: &str) -> Result<BTreeSet<String>> {
+    check_size(part, source)?;
+    if !part.escapes_html() {
+        return Ok(check(part, source)?.asked());
+    }
+    let scan = scan_html(source);
+    links::list(source, &scan)?;
+    Ok(check(part, &apply(source, quote_dead_blocks(&scan)))?.asked())
+}
+
 /// Compiles `source` and throws the result away; refuses what could only fail for every recipient.
-fn check(part: Part, source: &str) -> Result<()> {
+fn check(part: Part, source: &str) -> Result<Survey> {
     if !part.escapes_html() {
         check_size(part, source)?;
     }
     let mut environment = environment();
     let (_, survey) = install(&mut environment, part, source)?;
-    refuse_unknown(&environment, part, &survey)
+    refuse_unknown(&environment, part, &survey)?;
+    Ok(survey)
 }
 
 /// Refuses filters and tests that do not exist, also where no branch that runs has them.
@@ -463,13 +475,18 @@ pub(crate) enum Step {
 }
 
 impl Survey {
-    /// The names that only a recipient's custom fields can fill.
-    fn undeclared(&self) -> impl Iterator<Item = String> {
+    /// The names that have to come from outside.
+    fn asked(&self) -> BTreeSet<String> {
         let globals: BTreeSet<String> = environment().globals().map(|(name, _)| name.to_owned()).collect();
         let mentioned = self.names.iter().filter(|name| !self.assigned.contains(*name));
         let mut names: BTreeSet<String> = mentioned.chain(&self.undeclared).cloned().collect();
-        names.retain(|name| Origin::of(name) == Origin::Custom && !globals.contains(name));
-        names.into_iter()
+        names.retain(|name| Origin::of(name) != Origin::Mailrail && !globals.contains(name));
+        names
+    }
+
+    /// Those that only a recipient's custom fields can fill.
+    fn undeclared(&self) -> impl Iterator<Item = String> {
+        self.asked().into_iter().filter(|name| Origin::of(name) == Origin::Custom)
     }
 }
 

@@ -40,6 +40,7 @@ MADE: dict[str, tuple[str, dict[str, Any]]] = {
             "scheduledAt": "2026-12-24T10:15:00Z",
         },
     ),
+    "template_id": ("/api/v1/templates", {"name": SECRET, "text": SECRET}),
     "key_id": ("/api/v1/keys", {"name": SECRET}),
     "webhook_id": ("/api/v1/webhooks", {"url": f"https://{SECRET}.example.com/", "events": ["*"]}),
 }
@@ -138,8 +139,8 @@ def parameter_of(field: str) -> str:
 
 
 def filled(path: str, ids: dict[str, str]) -> str:
-    """The path with ids for its parameters."""
-    return re.sub(r"{(\w+)}", lambda found: ids[found[1]], path)
+    """The path with ids for its parameters; the number of a version is none."""
+    return re.sub(r"{(\w+)}", lambda found: "1" if found[1] == "version" else ids[found[1]], path)
 
 
 def naming(body: Any, schema: dict[str, Any], ids: dict[str, str]) -> Iterator[Any]:

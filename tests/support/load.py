@@ -42,15 +42,17 @@ def http_request(method: str, path: str, key: str | None = None, body: bytes = b
 async def put_load(port: int, request: bytes, *, connections: int, seconds: float, every_s: float = 0.0) -> Load:
     """Sends the request by so many clients, each as soon as it has the answer to the one before.
 
-    With `every_s` each has a request due at that pace, and its wait begins when it was due: a server that stands still for
-    a while is seen in all of them (no coordinated omission).
+    With `every_s` each has a request due at that pace, one client after the other, and its wait begins when it was due: a
+    server that stands still for a while is seen in all of them (no coordinated omission).
     """
     loop, load = asyncio.get_running_loop(), Load()
-    begun = time.perf_counter()
     clients = [
-        (await loop.create_connection(lambda: Client(load, request, begun + seconds, every_s), "127.0.0.1", port))[1]
+        (await loop.create_connection(lambda: Client(load, request, every_s), "127.0.0.1", port))[1]
         for _ in range(connections)
     ]
+    begun = time.perf_counter()
+    for number, client in enumerate(clients):
+        client.start(begun + every_s * number / connections, begun + seconds)
     await asyncio.gather(*(client.done for client in clients))
     load.seconds = time.perf_counter() - begun
     return load
@@ -59,17 +61,22 @@ async def put_load(port: int, request: bytes, *, connections: int, seconds: floa
 class Client(asyncio.Protocol):
     """One connection. Answers must have a Content-Length; a connection that ends before its time is an error."""
 
-    def __init__(self, load: Load, request: bytes, until: float, every_s: float) -> None:
-        self._load, self._request, self._until, self._every_s = load, request, until, every_s
+    def __init__(self, load: Load, request: bytes, every_s: float) -> None:
+        self._load, self._request, self._every_s = load, request, every_s
+        self._until = math.inf
         self._buffer = b""
         self._sent_at = 0.0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begins."""
+        """Waits for `start`."""
         # uvloop's transports are of no class of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
-        self._send(time.perf_counter())
+
+    def start(self, first_due_at: float, until: float) -> None:
+        """Sends the first request when it is due, and the last before `until`."""
+        self._until = until
+        asyncio.get_running_loop().call_later(first_due_at - time.perf_counter(), self._send, first_due_at)
 
     def data_received(self, data: bytes) -> None:
         """Once the answer is whole: notes it and goes on, or ends."""

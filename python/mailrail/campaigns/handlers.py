@@ -225,11 +225,11 @@ class SendLoop:
         found = self._streams.get(stream_id)
         if found is None:
             async with self._pool.acquire() as conn:
-                content, identity, list_id, campaign_id = await store.read_stream(conn, stream_id)
+                content, identity, list_ids, campaign_id = await store.read_stream(conn, stream_id)
             if campaign_id is None:
                 found = MailStream(identity.encode(), self._codec)
             else:
-                found = CampaignStream(Plan(content.encode(), identity.encode(), self._codec), list_id, campaign_id)
+                found = CampaignStream(Plan(content.encode(), identity.encode(), self._codec), list_ids, campaign_id)
             self._streams[stream_id] = found
             while len(self._streams) > STREAMS_MAX:
                 self._streams.popitem(last=False)

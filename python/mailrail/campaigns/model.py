@@ -1,31 +1,21 @@
 """Facts of a campaign, and what can be wrong with one."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum, StrEnum
+from typing import Any
 
 from mailrail.emails.model import OPEN_STATES, State
 from mailrail.errors import MailrailError
+from mailrail.templates.model import Ref
 
 
 class CampaignNotFound(MailrailError):
     """There is no such campaign."""
 
     code = "campaign_not_found"
-
-
-class TemplateInvalid(MailrailError):
-    """A template of the campaign does not compile."""
-
-    code = "template_invalid"
-
-    def __init__(self, part: str, line: int | None, reason: str) -> None:
-        where = f"line {line}: " if line else ""
-        super().__init__(f"{where}{reason}")
-        self.part = part
-        self.line = line
-        self.reason = reason
 
 
 class CampaignStateWrong(MailrailError):
@@ -54,7 +44,7 @@ class NothingToRetry(MailrailError):
 
 
 class EmptyAudience(MailrailError):
-    """Nobody can be reached: no subscribed contact matches this campaign's list and tags."""
+    """Nobody can be reached: no subscribed contact matches this campaign's audience."""
 
     code = "audience_empty"
 
@@ -86,6 +76,8 @@ class Verb(StrEnum):
     RESUME = "resume"
     CANCEL = "cancel"
     RETRY = "retry"
+    CHANGE = "change"
+    DELETE = "delete"
 
 
 class Step(Enum):
@@ -100,6 +92,8 @@ _OVER = "Every recipient has a final state. POST …/retry sends to those whose 
 _ENDED = "It was cancelled and stays so. Create another campaign to send again."
 _STOPPED = "It stands still. POST …/resume goes on with it, POST …/cancel ends it."
 _DRAFT = "It was never sent. Launch it first."
+_FROZEN = "What it says is frozen. POST …/duplicate makes a draft of it that can be changed."
+_STARTED = "POST …/cancel ends it; what was sent and paid stays on record."
 
 # Verb → status → what comes of it, or what to do instead. A failed campaign is a schedule that could not start: nobody
 # got it, so it may be launched like a draft.
@@ -165,6 +159,27 @@ TRANSITIONS: dict[Verb, Mapping[Status, Step | str]] = {
         Status.CANCELLED: _ENDED,
         Status.FAILED: "It never started. Mend what the reason says and launch it again.",
     },
+    Verb.CHANGE: {
+        Status.DRAFT: Step.ACT,
+        Status.SCHEDULED: Step.ACT,
+        Status.QUEUED: _FROZEN,
+        Status.SENDING: _FROZEN,
+        Status.PAUSED: _FROZEN,
+        Status.COMPLETED: _FROZEN,
+        Status.CANCELLED: "It stays as it is. POST …/duplicate makes a draft of it that can be changed.",
+        Status.FAILED: Step.ACT,
+    },
+    # One that was cancelled after it had started is kept, too: `service.delete` looks.
+    Verb.DELETE: {
+        Status.DRAFT: Step.ACT,
+        Status.SCHEDULED: "It starts by itself. POST …/cancel first, then delete it.",
+        Status.QUEUED: _STARTED,
+        Status.SENDING: _STARTED,
+        Status.PAUSED: "POST …/cancel first; if nobody got it, it can be deleted then.",
+        Status.COMPLETED: "What was sent and paid stays on record, so it cannot be deleted.",
+        Status.CANCELLED: Step.ACT,
+        Status.FAILED: Step.ACT,
+    },
 }
 
 
@@ -176,23 +191,95 @@ def decide(verb: Verb, status: Status) -> Step:
     raise (AlreadySent if step is _SENT else CampaignStateWrong)(f"This campaign is {status.shown}. {step}")
 
 
+# What an audience may ask of a contact; before the name of a field that an account made up stands CUSTOM.
+TEXT_FIELDS = ("email", "firstName", "lastName", "name")
+TIME_FIELDS = ("createdAt",)
+CUSTOM = "customFields."
+# A time of day needs a zone only where somebody writes one: what has none is UTC, as a date is.
+TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?([Zz]|[+-][0-9]{2}:[0-9]{2})?)?"
+
+
+class Op(StrEnum):
+    """How a condition compares a field of a contact."""
+
+    EQUAL = "="
+    NOT_EQUAL = "!="
+    LESS = "<"
+    LESS_OR_EQUAL = "<="
+    GREATER = ">"
+    GREATER_OR_EQUAL = ">="
+    CONTAINS = "contains"
+    STARTS_WITH = "startsWith"
+    IN = "in"
+    EXISTS = "exists"
+    BEFORE = "before"
+    AFTER = "after"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One thing that must hold of a contact. `value` is the JSON that was given, and its type decides what is compared:
+    numbers with numbers, text with text; times are text in RFC 3339.
+    """
+
+    field: str
+    op: Op
+    value: Any
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether the field is one that the account made up."""
+        return self.field.startswith(CUSTOM)
+
+
+def moment_of(text: str) -> datetime:
+    """The time of a text that `TIME` describes; without a zone it is UTC. Raises ValueError, OverflowError."""
+    if not re.fullmatch(TIME, text):
+        raise ValueError(text)
+    moment = datetime.fromisoformat(text.upper())
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Whom a campaign is for: contacts with all the tags, on any of the lists, of whom all conditions hold, less those whom
+    `exclude` matches. What is empty asks for nothing. Of them, mail reaches those who are subscribed.
+    """
+
+    tags: list[str] = field(default_factory=list)
+    lists: list[int] = field(default_factory=list)
+    where: list[Condition] = field(default_factory=list)
+    exclude: "Audience | None" = None
+
+    @property
+    def is_everybody(self) -> bool:
+        """Whether it asks for nothing."""
+        return self == Audience()
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """Its own and those of the audience that is left out."""
+        return self.where + (self.exclude.where if self.exclude else [])
+
+
 @dataclass(frozen=True, slots=True)
 class CampaignDraft:
-    """What a user wants sent. Subject, preheader, html and text are templates; `list_id` and `tags` choose whom:
-    members of the list, if given, who have every one of the tags.
+    """What a user wants sent, and to whom. Subject, preheader, html and text are templates. A draft that names a stored
+    template has no html and text until they are copied from there; then `copied_from` is (template, version).
     """
 
     name: str
-    subject: str
-    html: str
+    subject: str | None
+    html: str | None
     preheader: str | None = None
     text: str | None = None
     from_name: str | None = None
     from_email: str | None = None
     reply_to: list[str] = field(default_factory=list)
-    list_id: int | None = None
-    tags: list[str] = field(default_factory=list)
+    audience: Audience = field(default_factory=Audience)
     scheduled_at: datetime | None = None
+    template: Ref | None = None
+    copied_from: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +296,7 @@ class Campaign:
     reply_to: list[str]
     html: str
     text: str | None
-    list_id: int | None
-    tags: list[str]
+    audience: Audience
     warnings: list[str]
     status: Status
     reason: str | None
@@ -222,6 +308,24 @@ class Campaign:
     sent_at: datetime | None
     submitted_at: datetime | None
     completed_at: datetime | None
+    template_id: int | None
+    template_version: int | None
+
+    @property
+    def copied_from(self) -> tuple[int, int] | None:
+        """The template that its content is of, as (template, version)."""
+        if self.template_id is None or self.template_version is None:
+            return None
+        return self.template_id, self.template_version
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A mail as its reader sees it."""
+
+    subject: str
+    html: str
+    text: str
 
 
 # The words of statistics that stand for several states.

@@ -1,4 +1,4 @@
-"""Who got a campaign, who did not and why: the second half of the store, which only reads.
+"""Who got a campaign, who did not and why: the second part of the store, which only reads.
 
 Counters say which shards have anybody of the wanted states, so that a rare state costs a few shards whatever the size of
 the audience. A recipient without a row was never claimed and is pending.

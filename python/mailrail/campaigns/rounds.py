@@ -7,7 +7,7 @@ dies in between leaves a trace that says who may have been written to. What is n
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,12 +50,12 @@ class CampaignStream:
     """One content for all."""
 
     plan: Plan
-    list_id: int | None
+    list_ids: Sequence[int]
     campaign_id: int | None
 
     async def read(self, conn: Connection, shard: LeasedShard, claimed: Round) -> bytes:
         """As emails/store.py reads a round."""
-        return await emails.read_round(conn, shard, claimed, self.list_id)
+        return await emails.read_round(conn, shard, claimed, self.list_ids)
 
     def submit(self, sender: Sender, rows: bytes, lease: Lease) -> Awaitable[Report]:
         """Rendered for each recipient."""

@@ -1,7 +1,7 @@
 """/api/v1/campaigns and /api/v1/stats."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, TypedDict
@@ -13,6 +13,7 @@ from mailrail.accounts.model import Account
 from mailrail.campaigns import form, recipients, service
 from mailrail.campaigns.model import (
     AlreadySent,
+    Audience,
     Campaign,
     CampaignDraft,
     CampaignNotFound,
@@ -21,7 +22,6 @@ from mailrail.campaigns.model import (
     Launch,
     NothingToRetry,
     ScheduleInvalid,
-    TemplateInvalid,
 )
 from mailrail.campaigns.recipients import WORDS, Recipient
 from mailrail.config import Settings
@@ -32,6 +32,7 @@ from mailrail.domains import service as domains
 from mailrail.domains.model import NoDefaultSender, SenderNotVerified
 from mailrail.emails.model import SendingHeld, State
 from mailrail.ids import NO_ROW, Ids, Kind
+from mailrail.templates.model import TemplateInvalid, TemplateNotFound
 from mailrail.wallet.model import InsufficientFunds, WalletFrozen
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
@@ -43,7 +44,7 @@ from mailrail.web.values import shown_time, shown_time_or_none, shown_usd
 
 log = logging.getLogger(__name__)
 
-PARAMS = {"html": "content"}
+PARAMS = {"html": "content", "lists": "audience.lists", "exclude.lists": "audience.exclude.lists"}
 # Why a retry leaves recipients out whom the statistics count as failed.
 LEFT_OUT = {
     State.FAILED: "not asked for",
@@ -52,11 +53,12 @@ LEFT_OUT = {
     State.EXPIRED: "Amazon SES accepted the mail and told nothing more: it may have arrived",
 }
 # What may be wrong with a draft, and what may keep a campaign from sending.
-DRAFT_ERRORS = (TemplateInvalid, ListNotFound, ScheduleInvalid, SenderNotVerified)
+DRAFT_ERRORS = (TemplateNotFound, TemplateInvalid, ListNotFound, ScheduleInvalid, SenderNotVerified)
 SEND_ERRORS = (
     SendingHeld,
     SenderNotVerified,
     NoDefaultSender,
+    ListNotFound,
     EmptyAudience,
     TemplateInvalid,
     InsufficientFunds,
@@ -73,6 +75,20 @@ class SenderAnswer(TypedDict):
     email: str
 
 
+class MembersAnswer(TypedDict, total=False):
+    """Contacts by tags, lists and conditions, each [field, operator, value]; what asks for nothing is left out."""
+
+    tags: list[str]
+    lists: list[str]
+    where: list[list[Any]]
+
+
+class AudienceAnswer(MembersAnswer, total=False):
+    """Whom a campaign is for, less those who match `exclude`."""
+
+    exclude: MembersAnswer
+
+
 CampaignAnswer = TypedDict(
     "CampaignAnswer",
     {
@@ -86,9 +102,12 @@ CampaignAnswer = TypedDict(
         "replyTo": list[str],
         "listId": str | None,
         "tags": list[str],
+        "audience": AudienceAnswer,
         "audienceCount": int | None,
         "estimatedCost": float | None,
         "estimatedCostMicros": int | None,
+        "template": str | None,
+        "templateVersion": int | None,
         "warnings": list[str],
         "createdAt": str,
         "scheduledAt": str | None,
@@ -122,9 +141,18 @@ class ProgressAnswer(TypedDict):
 
 
 class CampaignDetailAnswer(CampaignAnswer):
-    """A campaign and how far it is."""
+    """A campaign, what it says and how far it is."""
 
+    content: str
+    text: str | None
     progress: ProgressAnswer
+
+
+class DeletedCampaignAnswer(TypedDict):
+    """A campaign that is gone."""
+
+    id: str
+    deleted: bool
 
 
 class CostAnswer(TypedDict):
@@ -236,7 +264,45 @@ async def get(request: Request, campaign_id: str) -> HTTPResponse:
         campaign = await service.get(conn, account.id, ctx.ids.find(Kind.CAMPAIGN, campaign_id))
         audience_count = await service.audience_count(conn, account, campaign)
         progress = await service.progress(conn, campaign)
-    return answer({**_shown(campaign, audience_count, request), "progress": asdict(progress)})
+    says = {"content": campaign.html, "text": campaign.text}
+    return answer({**_shown(campaign, audience_count, request), **says, "progress": asdict(progress)})
+
+
+@operation(
+    answers={200: CampaignAnswer},
+    reads=form.read_draft,
+    is_partial=True,
+    raises=(*STEER_ERRORS, *DRAFT_ERRORS),
+)
+async def change(request: Request, campaign_id: str) -> HTTPResponse:
+    """PATCH /api/v1/campaigns/:id: changes what is given of a campaign that has not started; null clears. A scheduled one
+    stays scheduled.
+    """
+    campaign, audience_count = await save_change(request, campaign_id, form.write_draft, form.read_draft, PARAMS)
+    return answer(_shown(campaign, audience_count, request))
+
+
+@operation(answers={200: DeletedCampaignAnswer}, raises=STEER_ERRORS)
+async def delete(request: Request, campaign_id: str) -> HTTPResponse:
+    """DELETE …/campaigns/:id: forgets a campaign that nobody got. One that was sent is kept for its figures."""
+    ids = request.app.ctx.ids
+    number = ids.find(Kind.CAMPAIGN, campaign_id)
+    async with request.transaction() as conn:
+        await service.delete(conn, request.ctx.account.id, number)
+    return answer(DeletedCampaignAnswer(id=ids.encode(Kind.CAMPAIGN, number), deleted=True))
+
+
+@operation(answers={201: CampaignAnswer}, reads=form.read_duplicate, raises=(CampaignNotFound,))
+async def duplicate(request: Request, campaign_id: str) -> HTTPResponse:
+    """POST …/campaigns/:id/duplicate: a new draft that says the same to the same audience. `name` may name it."""
+    ctx, account = request.app.ctx, request.ctx.account
+    fields = Fields(read_object(request))
+    name = form.read_duplicate(fields)
+    fields.finish()
+    async with request.transaction() as conn:
+        made = await service.duplicate(conn, account.id, ctx.ids.find(Kind.CAMPAIGN, campaign_id), name)
+        audience_count = await service.audience_count(conn, account, made)
+    return answer(_shown(made, audience_count, request), 201)
 
 
 @operation(answers={200: LaunchAnswer}, reads=form.read_launch, raises=LAUNCH_ERRORS, price=PER_RECIPIENT)
@@ -380,6 +446,28 @@ async def save_draft(request: Request, draft: CampaignDraft, params: dict[str, s
         raise form.blame_field(error, params) from error
 
 
+async def save_change(
+    request: Request,
+    campaign_id: str,
+    write: Callable[[Campaign, Ids], dict[str, Any]],
+    read: Callable[[Fields, Ids], CampaignDraft],
+    params: dict[str, str],
+) -> tuple[Campaign, int]:
+    """Reads the request over what the campaign says, both in the dialect's words, and stores it like a draft."""
+    ctx, account = request.app.ctx, request.ctx.account
+    given = read_object(request)
+    try:
+        async with request.transaction() as conn:
+            campaign = await service.open_for_change(conn, account.id, ctx.ids.find(Kind.CAMPAIGN, campaign_id))
+            fields = Fields(form.changed(write(campaign, ctx.ids), given))
+            draft = read(fields, ctx.ids)
+            fields.finish()
+            changed = await service.change(conn, account, campaign, draft, ctx.settings)
+            return changed, await service.audience_count(conn, account, changed)
+    except (TemplateInvalid, ListNotFound) as error:
+        raise form.blame_field(error, params) from error
+
+
 async def launch_campaign(request: Request, campaign_id: str) -> Launch:
     """Sends the campaign of this public id, or schedules it: `scheduledAt` is the only field."""
     ctx, account = request.app.ctx, request.ctx.account
@@ -393,6 +481,12 @@ async def launch_campaign(request: Request, campaign_id: str) -> Launch:
             failpoints.hit("launch.held", stream_id=started.campaign.stream_id)
         failpoints.hit("launch.committed", stream_id=started.campaign.stream_id)
     return started
+
+
+def written_audience(audience: Audience, ids: Ids) -> AudienceAnswer:
+    """As requests write it."""
+    written: AudienceAnswer = form.written_audience(audience, ids)
+    return written
 
 
 def estimated_micros(account: Account, settings: Settings, audience_count: int) -> int:
@@ -471,6 +565,7 @@ def _shown_recipient(one: Recipient, stream_id: int, ids: Ids) -> RecipientState
 
 def _shown(campaign: Campaign, audience_count: int | None, request: Request) -> CampaignAnswer:
     ids, settings = request.app.ctx.ids, request.app.ctx.settings
+    lists = campaign.audience.lists
     micros = None if audience_count is None else estimated_micros(request.ctx.account, settings, audience_count)
     return {
         "id": ids.encode(Kind.CAMPAIGN, campaign.id),
@@ -481,11 +576,14 @@ def _shown(campaign: Campaign, audience_count: int | None, request: Request) -> 
         "preheader": campaign.preheader,
         "from": None if campaign.from_email is None else {"name": campaign.from_name, "email": campaign.from_email},
         "replyTo": campaign.reply_to,
-        "listId": ids.encode_optional(Kind.LIST, campaign.list_id),
-        "tags": campaign.tags,
+        "listId": ids.encode(Kind.LIST, lists[0]) if len(lists) == 1 else None,
+        "tags": campaign.audience.tags,
+        "audience": written_audience(campaign.audience, ids),
         "audienceCount": audience_count,
         "estimatedCost": None if micros is None else shown_usd(micros),
         "estimatedCostMicros": micros,
+        "template": ids.encode_optional(Kind.TEMPLATE, campaign.template_id),
+        "templateVersion": campaign.template_version,
         "warnings": campaign.warnings,
         "createdAt": shown_time(campaign.created_at),
         "scheduledAt": shown_time_or_none(campaign.scheduled_at),

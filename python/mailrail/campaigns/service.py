@@ -1,18 +1,20 @@
 """The verbs of campaigns. Each runs in the caller's transaction."""
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 import orjson
 
-from mailrail import _core
 from mailrail.accounts.model import Account
-from mailrail.campaigns import store
+from mailrail.campaigns import audience, content, store
 from mailrail.campaigns.model import (
+    CUSTOM,
     GROUPS,
+    Audience,
     Campaign,
     CampaignDraft,
+    CampaignStateWrong,
     EmptyAudience,
     Launch,
     NothingToRetry,
@@ -21,23 +23,22 @@ from mailrail.campaigns.model import (
     ScheduleInvalid,
     Status,
     Step,
-    TemplateInvalid,
     Totals,
     Verb,
     decide,
 )
 from mailrail.config import Settings
 from mailrail.contacts import service as contacts
+from mailrail.contacts.model import ListNotFound
 from mailrail.db.pool import Connection
 from mailrail.domains import service as domains
 from mailrail.emails.model import SendingHeld, State
+from mailrail.templates import service as templates
+from mailrail.templates.model import TemplateInvalid
 from mailrail.wallet import service as wallet
 
-SAMPLE_ADDRESS = "somebody@example.com"
-# What every template may use; the custom fields of the account's contacts come on top.
-BUILT_IN_VARIABLES = frozenset(("firstName", "lastName", "name", "email", "unsubscribeUrl"))
-
 BY_REQUEST = "by request"
+KEPT = "What was sent and paid stays on record, so it cannot be deleted."
 # Clocks differ: what names a moment just gone means now.
 NOW_TOLERANCE = timedelta(minutes=1)
 SOON = timedelta(seconds=5)
@@ -45,20 +46,68 @@ SCHEDULE_AHEAD_MAX = timedelta(days=366)
 
 
 async def create(conn: Connection, account: Account, draft: CampaignDraft, settings: Settings) -> Campaign:
-    """Stores a draft.
+    """Stores a draft; what it says is copied from its template, if it names one.
 
-    Raises TemplateInvalid, ListNotFound, ScheduleInvalid, and SenderNotVerified for a sender that may not be used.
+    Raises TemplateNotFound, TemplateInvalid, ListNotFound, ScheduleInvalid, and SenderNotVerified for a sender that may not
+    be used.
     """
-    if draft.list_id is not None:
-        await contacts.require_list(conn, account.id, draft.list_id)
-    if draft.from_email is not None:
-        await domains.require_verified_sender(conn, account.id, draft.from_email)
     if draft.scheduled_at is not None:
         await _is_now(conn, draft.scheduled_at)
-    frozen = _freeze(draft, account, settings)
-    warnings = await _warn_of_unknown_variables(conn, account, frozen["variables"])
-    warnings += _try_out(frozen, account, settings)
-    return await store.insert_campaign(conn, account.id, draft, warnings)
+    draft = await _copied(conn, account.id, draft)
+    return await store.insert_campaign(conn, account.id, draft, await _check(conn, account, draft, settings))
+
+
+async def open_for_change(conn: Connection, account_id: int, campaign_id: int) -> Campaign:
+    """The campaign, locked until the transaction ends: what is changed is what was read.
+
+    Raises CampaignNotFound, CampaignStateWrong.
+    """
+    campaign = await store.read_campaign(conn, account_id, campaign_id, lock=True)
+    decide(Verb.CHANGE, campaign.status)
+    return campaign
+
+
+async def change(
+    conn: Connection, account: Account, campaign: Campaign, draft: CampaignDraft, settings: Settings
+) -> Campaign:
+    """Puts the draft in the place of what a campaign that is open for change says. One that is scheduled stays so.
+
+    Raises what `create` raises.
+    """
+    if draft.scheduled_at is None and campaign.status is Status.SCHEDULED:
+        raise ScheduleInvalid("A scheduled campaign keeps a time. POST …/cancel takes the schedule back.")
+    # A time that has passed meanwhile hinders no other change.
+    if draft.scheduled_at is not None and draft.scheduled_at != campaign.scheduled_at:
+        await _is_now(conn, draft.scheduled_at)
+    if draft.template is not None:
+        draft = await _copied(conn, account.id, draft)
+    elif (draft.html, draft.text) == (campaign.html, campaign.text):
+        draft = replace(draft, copied_from=campaign.copied_from)
+    return await store.update_campaign(conn, campaign, draft, await _check(conn, account, draft, settings))
+
+
+async def delete(conn: Connection, account_id: int, campaign_id: int) -> None:
+    """Forgets a campaign that nobody got. Raises CampaignNotFound, CampaignStateWrong."""
+    campaign = await store.read_campaign(conn, account_id, campaign_id, lock=True)
+    decide(Verb.DELETE, campaign.status)
+    if campaign.stream_id is not None:
+        raise CampaignStateWrong(f"This campaign is {campaign.status.shown}. {KEPT}")
+    await store.delete_campaign(conn, campaign)
+
+
+async def duplicate(conn: Connection, account_id: int, campaign_id: int, name: str | None) -> Campaign:
+    """A new draft that says the same to the same audience, without a time. What has changed meanwhile, as a sender that may
+    no longer be used, is told when it is sent. Raises CampaignNotFound.
+    """
+    campaign = await store.read_campaign(conn, account_id, campaign_id)
+    draft = replace(draft_of(campaign), name=name or campaign.name, scheduled_at=None)
+    return await store.insert_campaign(conn, account_id, draft, campaign.warnings)
+
+
+def draft_of(campaign: Campaign) -> CampaignDraft:
+    """What a user chose of the campaign; of a template, what was copied from it."""
+    chosen = (one.name for one in fields(CampaignDraft) if one.name != "template")
+    return CampaignDraft(**{name: getattr(campaign, name) for name in chosen})
 
 
 async def get(conn: Connection, account_id: int, campaign_id: int) -> Campaign:
@@ -82,7 +131,7 @@ async def audience_count(conn: Connection, account: Account, campaign: Campaign)
     """Whom the campaign reached, or would reach if it were sent now."""
     if campaign.audience_count is not None:
         return campaign.audience_count
-    return await store.count_audience(conn, account.id, campaign.list_id, campaign.tags)
+    return await audience.count(conn, account.id, campaign.audience)
 
 
 async def launch(
@@ -105,34 +154,40 @@ async def schedule(
 ) -> Launch:
     """Has the campaign start at that time; nothing is frozen or held until then. Audience and cost are as of today.
 
-    Raises SenderNotVerified, NoDefaultSender: what is wrong with the sender now is better told now.
+    Raises SenderNotVerified, NoDefaultSender, ListNotFound: what is wrong now is better told now.
     """
-    await _choose_sender(conn, account, campaign)
-    recipients = await store.count_audience(conn, account.id, campaign.list_id, campaign.tags)
+    await choose_sender(conn, account, campaign)
+    await require_lists(conn, account.id, campaign.audience)
+    recipients = await audience.count(conn, account.id, campaign.audience)
     planned = await store.schedule_campaign(conn, campaign, scheduled_at)
-    return Launch(planned, recipients, None, recipients * _price_micros(account, settings))
+    return Launch(planned, recipients, None, recipients * price_micros(account, settings))
 
 
 async def start(conn: Connection, account: Account, campaign: Campaign, settings: Settings) -> Launch:
     """Starts a campaign that the caller has locked: content and audience frozen, shards cut, money held, doorbell queued;
     all of it or nothing.
 
-    Raises SendingHeld, SenderNotVerified, NoDefaultSender, EmptyAudience, TemplateInvalid, InsufficientFunds, WalletFrozen.
+    Raises SendingHeld, SenderNotVerified, NoDefaultSender, ListNotFound, EmptyAudience, TemplateInvalid, InsufficientFunds,
+    WalletFrozen.
     """
     await refuse_while_held(conn)
     # Before the audience is copied: a schedule whose wallet is frozen comes here again every second.
     await wallet.refuse_while_frozen(conn, account.id)
-    sender = await _choose_sender(conn, account, campaign)
+    sender = await choose_sender(conn, account, campaign)
+    # A list that is gone must not turn those whom it leaves out into recipients.
+    await require_lists(conn, account.id, campaign.audience)
     stream_id = await store.new_stream_id(conn)
-    recipients = await store.freeze_audience(conn, account.id, stream_id, campaign.list_id, campaign.tags)
+    recipients = await audience.freeze(conn, account.id, stream_id, campaign.audience)
     if recipients == 0:
         raise EmptyAudience
-    frozen = _freeze(campaign, account, settings)
-    identity = _identity(
+    frozen = content.freeze(campaign, account, settings)
+    lists = campaign.audience.lists
+    identity = content.identity(
         account,
         settings,
         stream_id=stream_id,
-        list_id=campaign.list_id,
+        # Of several lists nobody knows which one brought the mail: who unsubscribes then leaves everything.
+        list_id=lists[0] if len(lists) == 1 else None,
         sender=sender,
         reply_to=campaign.reply_to,
     )
@@ -148,7 +203,7 @@ async def start(conn: Connection, account: Account, campaign: Campaign, settings
     await store.insert_links(conn, account.id, stream_id, frozen["links"])
     await store.insert_shards(conn, account.id, stream_id, recipients, settings.shard_size)
     await store.ring_shards(conn, stream_id)
-    held = await wallet.hold(conn, account.id, stream_id, _price_micros(account, settings), recipients)
+    held = await wallet.hold(conn, account.id, stream_id, price_micros(account, settings), recipients)
     started = await store.start_campaign(conn, campaign, stream_id, held.id, recipients)
     return Launch(started, recipients, held.id, held.amount_micros)
 
@@ -219,7 +274,7 @@ async def retry(
         raise NothingToRetry(_nobody(left_out))
     await store.wake_permitted(conn, campaign.stream_id)
     await store.ring_shards(conn, campaign.stream_id)
-    held = await wallet.hold(conn, account.id, campaign.stream_id, _price_micros(account, settings), recipients)
+    held = await wallet.hold(conn, account.id, campaign.stream_id, price_micros(account, settings), recipients)
     await store.name_hold(conn, campaign.stream_id, held.id)
     reopened = await store.reopen_campaign(conn, campaign)
     return Retry(reopened, recipients, held.id, held.amount_micros, left_out)
@@ -245,6 +300,27 @@ async def totals(conn: Connection, account_id: int) -> Totals:
     return await store.read_totals(conn, account_id)
 
 
+async def _copied(conn: Connection, account_id: int, draft: CampaignDraft) -> CampaignDraft:
+    """The draft with what its template says now, if it names one; a subject and a preheader of its own stay."""
+    if draft.template is None:
+        return draft
+    version = await templates.find_one(conn, account_id, draft.template)
+    content = version.content
+    subject = draft.subject or content.subject
+    if content.html is None:
+        raise TemplateInvalid("template", None, "A campaign needs HTML, and this template has none.")
+    if subject is None:
+        raise TemplateInvalid("subject", None, "The template has no subject: give one beside it.")
+    return replace(
+        draft,
+        subject=subject,
+        preheader=draft.preheader or content.preheader,
+        html=content.html,
+        text=content.text,
+        copied_from=(version.template_id, version.version),
+    )
+
+
 async def _is_now(conn: Connection, moment: datetime) -> bool:
     """Whether a schedule is for this moment. Raises ScheduleInvalid for one that has passed or is too far ahead."""
     now = await store.read_clock(conn)
@@ -257,7 +333,8 @@ async def _is_now(conn: Connection, moment: datetime) -> bool:
     return moment <= now + SOON
 
 
-def _price_micros(account: Account, settings: Settings) -> int:
+def price_micros(account: Account, settings: Settings) -> int:
+    """What one recipient costs."""
     return account.price_micros if settings.billing else 0
 
 
@@ -268,75 +345,52 @@ def _nobody(left_out: dict[State, int]) -> str:
     )
 
 
-async def _choose_sender(conn: Connection, account: Account, campaign: Campaign) -> tuple[str | None, str]:
-    """The campaign's own sender, checked again now, else the account's default."""
+async def choose_sender(conn: Connection, account: Account, campaign: Campaign) -> tuple[str | None, str]:
+    """The campaign's own sender, checked again now, else the account's default.
+
+    Raises SenderNotVerified, NoDefaultSender.
+    """
     if campaign.from_email is None:
         return await domains.default_sender(conn, account)
     await domains.require_verified_sender(conn, account.id, campaign.from_email)
     return campaign.from_name, campaign.from_email
 
 
-async def _warn_of_unknown_variables(conn: Connection, account: Account, variables: list[str]) -> list[str]:
-    known = BUILT_IN_VARIABLES | await contacts.field_names(conn, account.id)
-    return [
-        f"No contact has the field {name!r}: it is left empty in the mail." for name in variables if name not in known
-    ]
+async def require_lists(conn: Connection, account_id: int, wanted: Audience) -> None:
+    """Raises ListNotFound unless all lists that the audience names are the account's."""
+    left_out = wanted.exclude.lists if wanted.exclude else []
+    for param, lists in (("listId" if len(wanted.lists) == 1 else "lists", wanted.lists), ("exclude.lists", left_out)):
+        for list_id in lists:
+            try:
+                await contacts.require_list(conn, account_id, list_id)
+            except ListNotFound as error:
+                error.param = param
+                raise
 
 
-def _try_out(frozen: dict[str, list[str]], account: Account, settings: Settings) -> list[str]:
-    """Renders the mail for a contact of whom only the address is known, because a template may compile and never render.
-
-    Raises TemplateInvalid where no contact could change that; where fields might, returns a warning.
-    """
-    identity = _identity(account, settings, stream_id=0, list_id=None, sender=(None, SAMPLE_ADDRESS), reply_to=[])
-    plan = _core.Plan(orjson.dumps(frozen), orjson.dumps(identity), _core.Codec(settings.secret_key.encode()))
-    sample = {"contact_id": 1, "email": SAMPLE_ADDRESS, "custom_fields": {}}
-    try:
-        plan.preview(orjson.dumps(sample))
-    except _core.TemplateError as error:
-        if not frozen["variables"]:
-            raise TemplateInvalid(error.part, error.line, error.reason) from error
-        where = f"{error.part}, line {error.line}" if error.line else error.part
-        return [f"A contact without custom fields does not get this mail: {where}: {error.reason}"]
-    return []
+async def _check(conn: Connection, account: Account, draft: CampaignDraft, settings: Settings) -> list[str]:
+    """What a user should know of the draft. Raises TemplateInvalid, ListNotFound, SenderNotVerified."""
+    await require_lists(conn, account.id, draft.audience)
+    if draft.from_email is not None:
+        await domains.require_verified_sender(conn, account.id, draft.from_email)
+    return await warn(conn, account, draft, content.freeze(draft, account, settings), settings)
 
 
-def _identity(
+async def warn(
+    conn: Connection,
     account: Account,
+    message: CampaignDraft | Campaign,
+    frozen: content.Frozen,
     settings: Settings,
-    *,
-    stream_id: int,
-    list_id: int | None,
-    sender: tuple[str | None, str],
-    reply_to: list[str],
-) -> dict[str, Any]:
-    """Who sends, as the core takes it."""
-    return {
-        "stream_id": stream_id,
-        "account_id": account.id,
-        "list_id": list_id or 0,
-        "from_name": sender[0],
-        "from_email": sender[1],
-        "reply_to": reply_to,
-        "configuration_set": settings.configuration_set or None,
-        "base_url": settings.public_url,
-        "mode": settings.wire_mode,
-    }
-
-
-def _freeze(message: CampaignDraft | Campaign, account: Account, settings: Settings) -> dict[str, list[str]]:
-    source = {
-        "subject": message.subject,
-        "html": message.html,
-        "text": message.text,
-        "preheader": message.preheader,
-        "base_url": settings.public_url,
-        "track_opens": account.track_opens,
-        "track_clicks": account.track_clicks,
-        "postal_address": account.postal_address,
-    }
-    try:
-        frozen: dict[str, list[str]] = orjson.loads(_core.freeze(orjson.dumps(source)))
-    except _core.TemplateError as error:
-        raise TemplateInvalid(error.part, error.line, error.reason) from error
-    return frozen
+) -> list[str]:
+    """What may be a mistake in the message. Raises TemplateInvalid where it can be rendered for nobody."""
+    known = await contacts.field_names(conn, account.id)
+    asked = {one.field.removeprefix(CUSTOM) for one in message.audience.conditions if one.is_custom}
+    return [
+        *(
+            f"No contact has the field {name!r}: it is left empty in the mail."
+            for name in content.unknown(frozen, known)
+        ),
+        *(f"No contact has the field {name!r}, which the audience asks for." for name in sorted(asked - known)),
+        *content.try_out(frozen, account, settings),
+    ]

@@ -5,17 +5,20 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mailrail.bus.messages import ShardsReadyV1
+from mailrail.campaigns.audience import from_columns, to_columns
 from mailrail.campaigns.model import GROUPS, Campaign, CampaignDraft, CampaignNotFound, Progress, Status, Totals
 from mailrail.db.pool import Connection, fetch_one
 from mailrail.emails.model import OPEN_STATES, Outcome, State
 
 _COLUMNS = """id, account_id, name, subject, preheader, from_name, from_email, reply_to, html, text, list_id, tags,
-warnings, status, reason, stream_id, hold_id, audience_count, created_at, scheduled_at, sent_at, submitted_at,
-completed_at"""
+audience, warnings, status, reason, stream_id, hold_id, audience_count, created_at, scheduled_at, sent_at, submitted_at,
+completed_at, template_id, template_version"""
 
 
 def _campaign(row: Any) -> Campaign:
-    return Campaign(**{**row, "status": Status(row["status"])})
+    values = dict(row)
+    audience = from_columns(values.pop("list_id"), values.pop("tags"), values.pop("audience"))
+    return Campaign(**{**values, "audience": audience, "status": Status(row["status"])})
 
 
 async def insert_campaign(conn: Connection, account_id: int, draft: CampaignDraft, warnings: list[str]) -> Campaign:
@@ -23,9 +26,37 @@ async def insert_campaign(conn: Connection, account_id: int, draft: CampaignDraf
     row = await fetch_one(
         conn,
         f"""INSERT INTO campaigns (account_id, name, subject, preheader, from_name, from_email, reply_to, html, text,
-              list_id, tags, warnings, scheduled_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING {_COLUMNS}""",
+              warnings, scheduled_at, template_id, template_version, list_id, tags, audience)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) RETURNING {_COLUMNS}""",
         account_id,
+        *_values(draft, warnings),
+    )
+    return _campaign(row)
+
+
+async def update_campaign(conn: Connection, campaign: Campaign, draft: CampaignDraft, warnings: list[str]) -> Campaign:
+    """Writes all that a user chooses; the caller has locked the campaign."""
+    row = await fetch_one(
+        conn,
+        f"""UPDATE campaigns SET name = $3, subject = $4, preheader = $5, from_name = $6, from_email = $7, reply_to = $8,
+              html = $9, text = $10, warnings = $11, scheduled_at = $12, template_id = $13, template_version = $14, list_id = $15,
+              tags = $16, audience = $17
+            WHERE id = $1 AND account_id = $2 RETURNING {_COLUMNS}""",
+        campaign.id,
+        campaign.account_id,
+        *_values(draft, warnings),
+    )
+    return _campaign(row)
+
+
+async def delete_campaign(conn: Connection, campaign: Campaign) -> None:
+    """One that was never sent, and that the caller has locked."""
+    await conn.execute("DELETE FROM campaigns WHERE id = $1 AND account_id = $2", campaign.id, campaign.account_id)
+
+
+def _values(draft: CampaignDraft, warnings: list[str]) -> tuple[Any, ...]:
+    """In the order of the two statements above."""
+    return (
         draft.name,
         draft.subject,
         draft.preheader,
@@ -34,12 +65,11 @@ async def insert_campaign(conn: Connection, account_id: int, draft: CampaignDraf
         draft.reply_to,
         draft.html,
         draft.text,
-        draft.list_id,
-        draft.tags,
         warnings,
         draft.scheduled_at,
+        *(draft.copied_from or (None, None)),
+        *to_columns(draft.audience),
     )
-    return _campaign(row)
 
 
 async def read_campaign(conn: Connection, account_id: int, campaign_id: int, *, lock: bool = False) -> Campaign:
@@ -73,22 +103,6 @@ async def count_campaigns(conn: Connection, account_id: int) -> int:
     return count
 
 
-async def count_audience(conn: Connection, account_id: int, list_id: int | None, tags: Sequence[str]) -> int:
-    """Who would be written to now."""
-    count: int = await conn.fetchval("SELECT count_audience($1, $2, $3)", account_id, list_id, list(tags))
-    return count
-
-
-async def freeze_audience(
-    conn: Connection, account_id: int, stream_id: int, list_id: int | None, tags: Sequence[str]
-) -> int:
-    """Numbers the audience from 1 into the stream; returns its size."""
-    count: int = await conn.fetchval(
-        "SELECT freeze_audience($1, $2, $3, $4)", account_id, stream_id, list_id, list(tags)
-    )
-    return count
-
-
 async def new_stream_id(conn: Connection) -> int:
     """An id in this week's partition of campaigns."""
     stream_id: int = await conn.fetchval("SELECT new_stream_id(0)")
@@ -106,12 +120,14 @@ async def insert_stream(
 ) -> None:
     """What is sent, as it stays until the last retry."""
     await conn.execute(
-        """INSERT INTO streams (stream_id, account_id, campaign_id, list_id, content, identity, shard_size, bounce_grace)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8)""",
+        """INSERT INTO streams (stream_id, account_id, campaign_id, list_ids, list_id, content, identity, shard_size,
+             bounce_grace)
+           VALUES ($1, $2, $3, $4::bigint[], CASE WHEN cardinality($4::bigint[]) = 1 THEN ($4::bigint[])[1] END, $5, $6,
+             $7, $8)""",
         stream_id,
         campaign.account_id,
         campaign.id,
-        campaign.list_id,
+        campaign.audience.lists,
         content,
         identity,
         shard_size,
@@ -437,12 +453,15 @@ async def lock_due_schedule(conn: Connection, account_id: int, campaign_id: int)
 # —— what the workers do to a campaign; they run for all tenants and know it by its stream ——————————————————————————————
 
 
-async def read_stream(conn: Connection, stream_id: int) -> tuple[str, str, int | None, int | None]:
-    """(frozen content, identity, list id, campaign id) of a stream; the first two are JSON for the core."""
+async def read_stream(conn: Connection, stream_id: int) -> tuple[str, str, list[int], int | None]:
+    """(frozen content, identity, lists, campaign id) of a stream; the first two are JSON for the core."""
     row = await fetch_one(
-        conn, "SELECT content, identity, list_id, campaign_id FROM streams WHERE stream_id = $1", stream_id
+        conn,
+        """SELECT content, identity, campaign_id, coalesce(list_ids, array_remove(ARRAY[list_id], NULL)) AS list_ids
+           FROM streams WHERE stream_id = $1""",
+        stream_id,
     )
-    return row["content"], row["identity"], row["list_id"], row["campaign_id"]
+    return row["content"], row["identity"], row["list_ids"], row["campaign_id"]
 
 
 async def mark_sending(conn: Connection, stream_id: int) -> None:

@@ -250,7 +250,7 @@ class ListExists(MailrailError):
 
 
 class ListInUse(MailrailError):
-    """A campaign that is scheduled or under way goes to this list. Cancel it or wait for its end, then delete the list."""
+    """A campaign that is not over names this list. Change or cancel it, or wait for its end; then delete the list."""
 
     code = "list_in_use"
 

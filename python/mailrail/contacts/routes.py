@@ -25,7 +25,7 @@ from mailrail.contacts.model import (
 )
 from mailrail.domains.model import SenderNotVerified
 from mailrail.ids import Ids, Kind
-from mailrail.web.answers import answer
+from mailrail.web.answers import DeletedAnswer, answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import Fields
@@ -75,13 +75,6 @@ class ConsentsAnswer(PageAnswer):
     """A page of a contact's history, newest first."""
 
     consents: list[ConsentAnswer]
-
-
-class GoneAnswer(TypedDict):
-    """What is gone."""
-
-    id: str
-    deleted: bool
 
 
 # `from` is no name that a class could have.
@@ -243,14 +236,14 @@ async def change_list(request: Request, list_id: str) -> HTTPResponse:
     return answer(_shown_list(changed, ctx.ids))
 
 
-@operation(answers={200: GoneAnswer}, raises=(ListNotFound, ListInUse))
+@operation(answers={200: DeletedAnswer}, raises=(ListNotFound, ListInUse))
 async def delete_list(request: Request, list_id: str) -> HTTPResponse:
     """DELETE …/lists/:id: the list goes, its contacts stay."""
     ids = request.app.ctx.ids
     row_id = ids.find(Kind.LIST, list_id)
     async with request.transaction() as conn:
         await service.delete_list(conn, request.ctx.account.id, row_id)
-    return answer(GoneAnswer(id=ids.encode(Kind.LIST, row_id), deleted=True))
+    return answer(DeletedAnswer(id=ids.encode(Kind.LIST, row_id), deleted=True))
 
 
 @operation(answers={200: JoinedAnswer}, reads=form.read_members, raises=(ListNotFound,))
@@ -274,14 +267,14 @@ async def add_members(request: Request, list_id: str) -> HTTPResponse:
     return answer(shown)
 
 
-@operation(answers={200: GoneAnswer}, raises=(ListNotFound, MemberNotFound))
+@operation(answers={200: DeletedAnswer}, raises=(ListNotFound, MemberNotFound))
 async def remove_member(request: Request, list_id: str, contact_id: str) -> HTTPResponse:
     """DELETE …/lists/:id/contacts/:contact_id: takes the contact off the list. Who unsubscribed stays on record as such."""
     ids = request.app.ctx.ids
     row_id = ids.find(Kind.CONTACT, contact_id)
     async with request.transaction() as conn:
         await service.remove_member(conn, request.ctx.account.id, ids.find(Kind.LIST, list_id), row_id)
-    return answer(GoneAnswer(id=ids.encode(Kind.CONTACT, row_id), deleted=True))
+    return answer(DeletedAnswer(id=ids.encode(Kind.CONTACT, row_id), deleted=True))
 
 
 # —— what both dialects do with a request ———————————————————————————————————————————————————————————————————————————————

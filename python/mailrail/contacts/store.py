@@ -298,8 +298,11 @@ async def update_list(conn: Connection, account_id: int, list_id: int, changes: 
 async def delete_list(conn: Connection, account_id: int, list_id: int) -> None:
     """Takes everybody off the list and hides it. Raises ListNotFound, and ListInUse where a campaign needs it."""
     in_use = await conn.fetchval(
-        """SELECT EXISTS (SELECT FROM campaigns c WHERE c.account_id = l.account_id AND c.list_id = l.id
-                          AND c.status IN ('scheduled', 'queued', 'sending', 'paused'))
+        """SELECT EXISTS (SELECT FROM campaigns c WHERE c.account_id = l.account_id AND (
+             (c.list_id = l.id AND c.status IN ('scheduled', 'queued', 'sending', 'paused'))
+             -- Also a draft: with nobody on it, a list that it leaves out would leave out nobody.
+             OR (c.status IN ('draft', 'scheduled', 'queued', 'sending', 'paused')
+                 AND jsonb_path_exists(c.audience, '$.**.lists[*] ? (@ == $id)', jsonb_build_object('id', l.id)))))
            FROM lists l WHERE l.account_id = $1 AND l.id = $2 AND l.deleted_at IS NULL FOR UPDATE""",
         account_id,
         list_id,

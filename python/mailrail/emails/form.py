@@ -5,6 +5,9 @@ from datetime import datetime
 from typing import Any
 
 from mailrail.emails.mail import ADDRESSES_MAX, BATCH_MAX, MailStatus, Role
+from mailrail.ids import Ids
+from mailrail.templates.form import read_ref, refuse_beside_template
+from mailrail.templates.model import Ref
 from mailrail.web.fields import Fields
 
 SUBJECT_MAX_CHARS = 998
@@ -26,7 +29,7 @@ Mailbox = tuple[str | None, str]
 @dataclass(frozen=True, slots=True)
 class MailDraft:
     """A mail as it was asked for. Without `sender` it goes from the account's default one; with `variables` its subject, html
-    and text are templates.
+    and text are templates. With `template` it has neither html nor text of its own, and may have no subject.
     """
 
     to: list[Mailbox]
@@ -34,7 +37,7 @@ class MailDraft:
     bcc: list[Mailbox]
     sender: Mailbox | None
     reply_to: list[Mailbox]
-    subject: str
+    subject: str | None
     html: str | None
     text: str | None
     variables: dict[str, Any] | None
@@ -42,9 +45,11 @@ class MailDraft:
     tags: dict[str, str]
     attachments: list[dict[str, Any]] = field(repr=False)
     scheduled_at: datetime | None = None
+    template: Ref | None = None
+    preheader: str | None = None
 
 
-def read_mail(fields: Fields) -> MailDraft:
+def read_mail(fields: Fields, ids: Ids) -> MailDraft:
     """The fields of POST /api/v1/emails. The caller finishes them."""
     to = fields.mailboxes("to", ADDRESSES_MAX)
     cc, bcc = fields.mailboxes("cc", ADDRESSES_MAX), fields.mailboxes("bcc", ADDRESSES_MAX)
@@ -53,10 +58,16 @@ def read_mail(fields: Fields) -> MailDraft:
     if len(to) + len(cc) + len(bcc) > ADDRESSES_MAX:
         fields.error("to", "list_too_long", f"A mail has at most {ADDRESSES_MAX} addresses in to, cc and bcc together.")
     name, email = fields.mailbox("from")
-    subject = fields.required_text("subject", SUBJECT_MAX_CHARS)
+    template = read_ref(fields, ids)
+    subject = fields.text("subject", SUBJECT_MAX_CHARS)
     html = fields.text("html", PART_MAX_CHARS, lines=True)
     text = fields.text("text", PART_MAX_CHARS, lines=True)
-    fields.require_any("html", "text")
+    fields.require_any("subject", "template")
+    fields.require_any("html", "text", "template")
+    if subject is not None and not subject.strip():
+        fields.error("subject", "field_empty", "subject must not be empty.")
+    if template is not None:
+        refuse_beside_template(fields, ("html", "text"))
     return MailDraft(
         to=to,
         cc=cc,
@@ -71,6 +82,7 @@ def read_mail(fields: Fields) -> MailDraft:
         tags=fields.words("tags", TAGS_MAX, TAG_MAX_CHARS, TAG_MAX_CHARS),
         attachments=[read_attachment(item) for item in fields.objects("attachments", ATTACHMENTS_MAX)],
         scheduled_at=fields.moment("scheduledAt"),
+        template=template,
     )
 
 
@@ -85,9 +97,9 @@ def read_attachment(fields: Fields) -> dict[str, Any]:
     }
 
 
-def read_batch(fields: Fields) -> list[MailDraft]:
+def read_batch(fields: Fields, ids: Ids) -> list[MailDraft]:
     """The fields of POST /api/v1/emails/batch."""
-    drafts = [read_mail(item) for item in fields.objects("emails", BATCH_MAX)]
+    drafts = [read_mail(item, ids) for item in fields.objects("emails", BATCH_MAX)]
     if not drafts:
         fields.error("emails", "field_missing", f"emails is required: a list of 1 to {BATCH_MAX} mails.")
     return drafts

@@ -10,7 +10,7 @@ from mailrail.db.pool import Connection
 from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused
 
 if TYPE_CHECKING:
-    from mailrail.emails.mails import Answered
+    from mailrail.emails.desk_store import Answered
     from mailrail.emails.submission import Sent, Submission
 
 

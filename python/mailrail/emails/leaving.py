@@ -13,9 +13,9 @@ from mailrail.bus import outbox
 from mailrail.bus.messages import ShardsReadyV1
 from mailrail.config import Settings
 from mailrail.db.pool import Connection
-from mailrail.emails import mails
+from mailrail.emails import desk_store
+from mailrail.emails.desk_store import SHARD_SIZE, Placed
 from mailrail.emails.mail import Mail
-from mailrail.emails.mails import SHARD_SIZE, Placed
 from mailrail.emails.model import SendingHeld
 from mailrail.emails.submission import Shard
 from mailrail.wallet import service as wallet
@@ -29,7 +29,7 @@ async def leave(
     Their numbers come from `shard`, the answer of an earlier call whose transaction was committed, while it has room.
     Raises SendingHeld, InsufficientFunds, SpendCapReached, WalletFrozen.
     """
-    standing = await mails.read_standing(conn, account.id, [], [])
+    standing = await desk_store.look(conn, account.id, [], [], None, settings.lease_s)
     if standing.is_held:
         raise SendingHeld
     recipients = sum(len(mail.addresses) for mail in taken)
@@ -44,8 +44,8 @@ async def leave(
         billed = frozenset(address for _, address in mail.addresses)
         placed.append(Placed(mail, shard.next_seq, None if hold is None else hold.id, billed))
         shard.next_seq += len(mail.addresses)
-    await mails.insert_mails(conn, account.id, shard.leased.stream_id, placed)
-    await mails.insert_first_permits(conn, shard.leased, placed)
+    await desk_store.write_mails(conn, account.id, shard.leased.stream_id, placed, [], None)
+    await desk_store.insert_first_permits(conn, shard.leased, placed)
     await outbox.append(conn, ShardsReadyV1(shard.leased.stream_id, shard.leased.shard))
     return shard
 
@@ -62,6 +62,6 @@ async def _open(conn: Connection, account_id: int, sender: str, settings: Settin
     }
     bounce_grace = timedelta(seconds=settings.bounce_grace_s)
     text = orjson.dumps(identity).decode()
-    stream_id, stored = await mails.open_stream(conn, account_id, False, text, bounce_grace)
-    leased = await mails.open_shard(conn, account_id, stream_id, None)
+    stream_id, stored = await desk_store.open_stream(conn, account_id, False, text, bounce_grace)
+    leased = await desk_store.open_shard(conn, account_id, stream_id, None)
     return Shard(leased, stored, leased.shard * SHARD_SIZE + 1)

@@ -9,36 +9,30 @@ sent now is left to the workers with a permit.
 import asyncio
 import logging
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 import asyncpg
-import orjson
 
 from mailrail import failpoints
 from mailrail._core import Codec, CoreError, Lease, Sender
 from mailrail.accounts.model import Account
-from mailrail.addresses import domain_of
 from mailrail.bus import outbox
 from mailrail.bus.messages import ShardsReadyV1
 from mailrail.config import Settings
-from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool, transaction
-from mailrail.domains.model import SenderNotVerified
-from mailrail.domains.service import covering_domains
-from mailrail.emails import keys, mails, store
+from mailrail.db.pool import DATABASE_ERRORS, Pool, transaction
+from mailrail.emails import desk_store, keys, played, store
 from mailrail.emails.accepted_log import AcceptedLog, remember_round
+from mailrail.emails.desk_store import Answered
 from mailrail.emails.fold import FOLD_INTERVAL_S
 from mailrail.emails.keys import Key
 from mailrail.emails.mail import Mail
-from mailrail.emails.mails import SHARD_SIZE, Answered, Placed
-from mailrail.emails.model import RETRYABLE, UNSENT, EventKind, LeasedShard, Outcome, Round, SendingHeld
+from mailrail.emails.model import RETRYABLE, UNSENT, LeasedShard, Outcome, Round
 from mailrail.emails.submission import Sent, Shard, Submission, Written
-from mailrail.errors import IdempotencyKeyInUse, MailrailError
+from mailrail.emails.taking import Taking
+from mailrail.errors import IdempotencyKeyInUse
 from mailrail.ses.limiter import Limiter, NoTokens
-from mailrail.suppressions import service as suppressions
-from mailrail.wallet import service as wallet
-from mailrail.wallet.model import InsufficientFunds, WalletFrozen
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +42,8 @@ COMMIT_MAX = 200
 TOKENS_PATIENCE_S = 1.0
 DATABASE_PAUSE_S = 0.5
 DESKS_MAX = 10_000
-REFUSED = (InsufficientFunds, WalletFrozen)
 # What one mail in a batch may cause, and would cause again.
 UNWRITABLE = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
-# Amazon's mailbox simulator has an address for each fate; mail of a test key plays them.
-PLAYED = {
-    "bounce": (EventKind.SEND, EventKind.BOUNCE_PERMANENT),
-    "complaint": (EventKind.SEND, EventKind.DELIVERY, EventKind.COMPLAINT),
-    "ooto": (EventKind.SEND, EventKind.DELIVERY),
-    "suppressionlist": (EventKind.SEND, EventKind.BOUNCE_PERMANENT),
-}
-PLAYED_OTHERWISE = (EventKind.SEND, EventKind.DELIVERY)
-SIMULATED_DOMAIN = "simulator.amazonses.com"
 
 
 class Mailroom:
@@ -127,7 +111,7 @@ class Desk:
         self._account_id = account_id
         self._is_test = is_test
         self._account: Account | None = None
-        self._waiting: list[Submission] = []
+        self._waiting: deque[Submission] = deque()
         self._is_writing = False
         self._sending: Shard | None = None
         self._leaving: Shard | None = None
@@ -177,7 +161,7 @@ class Desk:
         batch: list[Submission] = []
         taken, names = 0, set[str]()
         while self._waiting and (not batch or taken + len(self._waiting[0].addresses) <= COMMIT_MAX):
-            submission = self._waiting.pop(0)
+            submission = self._waiting.popleft()
             if submission.key is not None and submission.key.name in names:
                 submission.fail(IdempotencyKeyInUse())
                 continue
@@ -191,12 +175,16 @@ class Desk:
 
     async def _take_in(self, batch: list[Submission]) -> None:
         """Writes the batch, then has it sent."""
+        assert self._account is not None
         asked = sum(len(each.addresses) for each in batch if not each.is_scheduled)
         wait_s = await self._take_tokens(asked)
         asked_ns = Lease.now_ns()
-        written = Written()
+        written = Written(sending=self._sending, leaving=self._leaving)
+        is_sent_here = wait_s is not None or self._is_test
         try:
-            await self._commit(batch, written, asked_ns, is_sent_here=wait_s is not None or self._is_test)
+            await self._commit(
+                Taking(self._room.settings, self._account, self._is_test, is_sent_here, batch, written), asked_ns
+            )
         finally:
             if wait_s is not None:
                 await self._room.limiter.give_back(asked - (len(written.claimed) if written.claimed else 0))
@@ -208,11 +196,12 @@ class Desk:
             written.sending.under_way += 1
             self._room.start(self._send(written, asked_ns, wait_s or 0.0))
 
-    async def _commit(self, batch: list[Submission], written: Written, asked_ns: int, *, is_sent_here: bool) -> None:
+    async def _commit(self, taking: Taking, asked_ns: int) -> None:
         """Durable when it returns."""
+        written = taking.written
         try:
             async with transaction(self._room.pool, self._account_id) as conn:
-                await self._write(conn, batch, written, is_sent_here=is_sent_here)
+                await taking.write(conn)
         except DATABASE_ERRORS as error:
             if not await self._took_place(written, asked_ns, error):
                 written.claimed = None
@@ -240,170 +229,6 @@ class Desk:
             return None
         return wait_s
 
-    async def _write(self, conn: Connection, batch: list[Submission], written: Written, *, is_sent_here: bool) -> None:
-        """Everything that has to be true before a call; whoever is refused leaves the batch with the reason."""
-        assert self._account is not None
-        account, settings = self._account, self._room.settings
-        for submission in batch:
-            submission.placed.clear()
-        addresses = sorted({address.lower() for each in batch for address in each.addresses})
-        senders = {domain_of(mail.sender) for submission in batch for mail in submission.mails}
-        standing = await mails.read_standing(
-            conn, account.id, sorted({name for sender in senders for name in covering_domains(sender)}), addresses
-        )
-        if standing.is_held:
-            raise SendingHeld
-        batch[:] = await keys.take(conn, account.id, batch, self._is_test, settings.lease_s)
-        unverified = [each for each in batch if not each.is_covered_by(standing.verified_domains)]
-        await self._refuse(conn, batch, unverified, SenderNotVerified())
-        if not batch:
-            return
-        await self._open_shards(conn, batch, written, is_sent_here=is_sent_here)
-        price_micros = account.price_micros if settings.billing and not self._is_test else 0
-        written.suppressed = standing.suppressed
-        if standing.has_erased:
-            written.suppressed |= await suppressions.wake(conn, account.id, addresses, settings.secret_key)
-        billed = {each: self._billed(each, written.suppressed, is_sent_here=is_sent_here) for each in batch}
-        holds = await self._hold(conn, batch, written.stream_id, billed, price_micros)
-        for submission in batch:
-            shard = written.leaving if self._is_left(submission, is_sent_here=is_sent_here) else written.sending
-            assert shard is not None
-            for mail in submission.mails:
-                submission.placed.append(
-                    Placed(mail, shard.next_seq, holds.get(submission), frozenset(billed[submission]))
-                )
-                shard.next_seq += len(mail.addresses)
-        placed = [item for submission in batch for item in submission.placed]
-        if not placed:
-            return
-        await mails.insert_mails(conn, account.id, written.stream_id, placed)
-        written.left = [each for each in batch if self._is_left(each, is_sent_here=is_sent_here)]
-        written.sent = [each for each in batch if each not in written.left]
-        await keys.keep(conn, account.id, self._is_test, written.left, written.stream_id, {})
-        await keys.keep(conn, account.id, self._is_test, written.sent, written.stream_id, None)
-        if written.left:
-            assert written.leaving is not None
-            await mails.insert_first_permits(
-                conn, written.leaving.leased, [item for each in written.left for item in each.placed]
-            )
-            if any(mail.scheduled_at is None for each in written.left for mail in each.mails):
-                await outbox.append(conn, ShardsReadyV1(written.stream_id, written.leaving.leased.shard))
-        if written.sent:
-            assert written.sending is not None
-            first = written.sent[0].placed[0].first_seq
-            last = max(item.first_seq + len(item.mail.addresses) - 1 for each in written.sent for item in each.placed)
-            written.claimed = await mails.insert_claim(conn, written.sending.leased, first, last)
-
-    def _is_left(self, submission: Submission, *, is_sent_here: bool) -> bool:
-        """Whether workers send it. A request with one scheduled mail is left as a whole: its others are due at once. What a
-        test key sends is played here and now: no worker may ever have it.
-        """
-        return not self._is_test and (not is_sent_here or submission.is_scheduled)
-
-    async def _open_shards(
-        self, conn: Connection, batch: list[Submission], written: Written, *, is_sent_here: bool
-    ) -> None:
-        """Room for the batch's numbers, under a lease that covers its calls where it is sent from here."""
-        sent = sum(len(each.addresses) for each in batch if not self._is_left(each, is_sent_here=is_sent_here))
-        left = sum(len(each.addresses) for each in batch) - sent
-        sending, leaving = self._sending, self._leaving
-        if sending is not None and sent and not sending.has_room(sent):
-            sending.is_left, sending = True, None
-        if sending is not None and sent:
-            renewed = await mails.renew(conn, sending.leased, self._room.settings.lease_s)
-            if renewed is None:
-                sending.is_left, sending = True, None
-            else:
-                sending.leased = renewed
-        if leaving is not None and left and not leaving.has_room(left):
-            leaving = None
-        if sent and sending is None:
-            sending = await self._open(conn, batch, self._room.settings.lease_s)
-        if left and leaving is None:
-            leaving = await self._open(conn, batch, None)
-        written.sending, written.leaving = sending, leaving
-        used = (sending if sent else None) or leaving
-        assert used is not None
-        written.stream_id = used.leased.stream_id
-        if sent and left:
-            assert sending is not None
-            assert leaving is not None
-            if sending.leased.stream_id != leaving.leased.stream_id:
-                # Midnight passed between the two: both go on in the newer day.
-                written.leaving = await self._open(conn, batch, None)
-                written.sending = await self._open(conn, batch, self._room.settings.lease_s)
-                written.stream_id = written.sending.leased.stream_id
-
-    async def _open(self, conn: Connection, batch: list[Submission], lease_s: float | None) -> Shard:
-        settings = self._room.settings
-        identity: dict[str, Any] = {
-            "account_id": self._account_id,
-            "from_name": None,
-            # Canaries for this day's unknown mails go by this sender.
-            "from_email": batch[0].mails[0].sender,
-            "reply_to": [],
-            "configuration_set": settings.configuration_set or None,
-            "base_url": settings.public_url,
-        }
-        stream_id, text = await mails.open_stream(
-            conn,
-            self._account_id,
-            self._is_test,
-            orjson.dumps(identity).decode(),
-            timedelta(seconds=settings.bounce_grace_s),
-        )
-        leased = await mails.open_shard(conn, self._account_id, stream_id, lease_s)
-        return Shard(leased, text, leased.shard * SHARD_SIZE + 1)
-
-    def _billed(self, submission: Submission, suppressed: frozenset[str], *, is_sent_here: bool) -> list[str]:
-        """The addresses that are paid for. Nobody pays for one that is suppressed; but what a worker sends later may not
-        be by then, and is released if it is.
-        """
-        if self._is_left(submission, is_sent_here=is_sent_here):
-            return submission.addresses
-        return [address for address in submission.addresses if address.lower() not in suppressed]
-
-    async def _hold(
-        self,
-        conn: Connection,
-        batch: list[Submission],
-        stream_id: int,
-        billed: Mapping[Submission, list[str]],
-        price_micros: int,
-    ) -> dict[Submission, int]:
-        """One hold for the batch; if the money is not enough for all, one for each that it is enough for, in their order.
-        Those without money leave the batch.
-        """
-        paying = [each for each in batch if billed[each]]
-        if price_micros == 0 or not paying:
-            return {}
-        try:
-            recipients = sum(len(billed[each]) for each in paying)
-            async with conn.transaction():
-                hold = await wallet.hold(conn, self._account_id, stream_id, price_micros, recipients)
-            return dict.fromkeys(paying, hold.id)
-        except REFUSED as error:
-            if len(paying) == 1:
-                await self._refuse(conn, batch, paying, error)
-                return {}
-        holds: dict[Submission, int] = {}
-        for each in paying:
-            try:
-                async with conn.transaction():
-                    hold = await wallet.hold(conn, self._account_id, stream_id, price_micros, len(billed[each]))
-                holds[each] = hold.id
-            except REFUSED as error:
-                await self._refuse(conn, batch, [each], error)
-        return holds
-
-    async def _refuse(
-        self, conn: Connection, batch: list[Submission], refused: list[Submission], error: MailrailError
-    ) -> None:
-        await keys.drop(conn, self._account_id, self._is_test, refused)
-        for each in refused:
-            batch.remove(each)
-            each.fail(error)
-
     async def _took_place(self, written: Written, asked_ns: int, error: BaseException) -> bool:
         """Whether a commit without an answer was one, asked for as long as the lease would have held."""
         placed = [item for each in written.sent + written.left for item in each.placed]
@@ -414,7 +239,7 @@ class Desk:
         while Lease.now_ns() < until_ns:
             try:
                 async with transaction(self._room.pool, self._account_id) as conn:
-                    return await mails.took_place(conn, self._account_id, written.stream_id, placed[0].first_seq)
+                    return await desk_store.took_place(conn, self._account_id, written.stream_id, placed[0].first_seq)
             except DATABASE_ERRORS:
                 await asyncio.sleep(DATABASE_PAUSE_S)
         return False
@@ -427,7 +252,7 @@ class Desk:
         assert shard is not None
         assert claimed is not None
         try:
-            answers = self._play(written) if self._is_test else await self._submit(written, asked_ns, wait_s)
+            answers = played.play(written) if self._is_test else await self._submit(written, asked_ns, wait_s)
             with failpoints.span("result"):
                 await self._write_down(written, shard.leased, claimed, answers)
         except Exception as error:
@@ -463,32 +288,21 @@ class Desk:
         await remember_round(room.accepted_log, room.system, shard.leased, claimed, report, None)
         return [Answered(seq, Outcome(outcome), message_id, error) for seq, outcome, message_id, error in report.rows]
 
-    def _play(self, written: Written) -> list[Answered]:
-        """Outcomes of mail that never leaves this machine."""
-        return [
-            Answered(seq, Outcome.SKIPPED_SUPPRESSED, None, None)
-            if written.is_suppressed(address)
-            else Answered(seq, Outcome.ACCEPTED, f"test-{written.stream_id:x}-{seq}", None)
-            for seq, address in written.numbered
-        ]
-
     async def _write_down(self, written: Written, shard: LeasedShard, claimed: Round, answers: list[Answered]) -> None:
         """Outcomes once, however often the database fails meanwhile; then the requests get their answers."""
         began = time.monotonic()
         by_seq = {answer.seq: answer for answer in answers}
-        counts = {outcome: sum(answer.outcome is outcome for answer in answers) for outcome in Outcome}
+        counts = Counter(answer.outcome for answer in answers)
         is_retried = any(counts[outcome] for outcome in RETRYABLE)
         while True:
             try:
                 async with transaction(self._room.pool, self._account_id) as conn:
-                    if not await store.has_result_batch(conn, shard, claimed):
-                        await mails.insert_answers(conn, shard, claimed, answers)
-                        await store.add_progress(conn, shard, {int(outcome): n for outcome, n in counts.items()})
+                    is_new = await desk_store.write_answers(conn, shard, claimed, answers, counts, FOLD_INTERVAL_S)
+                    if is_new:
                         if is_retried:
                             await store.permit_retries(conn, shard, claimed)
                         if self._is_test:
-                            await self._write_played(conn, shard, written, by_seq)
-                        await mails.fold_soon(conn, shard, FOLD_INTERVAL_S)
+                            await desk_store.insert_played_events(conn, shard, played.events(written, by_seq))
                         await keys.keep(conn, self._account_id, self._is_test, written.sent, written.stream_id, by_seq)
                 break
             except DATABASE_ERRORS as error:
@@ -505,17 +319,6 @@ class Desk:
         for each in written.sent:
             each.succeed(written.stream_id, by_seq)
 
-    async def _write_played(
-        self, conn: Connection, shard: LeasedShard, written: Written, by_seq: Mapping[int, Answered]
-    ) -> None:
-        played = [
-            (seq, int(kind))
-            for seq, address in written.numbered
-            if by_seq[seq].outcome is Outcome.ACCEPTED
-            for kind in _fate(address)
-        ]
-        await mails.insert_played_events(conn, shard, [seq for seq, _ in played], [kind for _, kind in played])
-
     async def _release(self, shard: Shard) -> None:
         """Lets a shard go that gets no more mail, so that workers may take it."""
         try:
@@ -525,8 +328,3 @@ class Desk:
         except DATABASE_ERRORS as error:
             # Its lease ends by itself.
             log.warning("mailroom: a shard is not released (%s)", type(error).__name__)
-
-
-def _fate(address: str) -> tuple[EventKind, ...]:
-    local, _, domain = address.lower().partition("@")
-    return PLAYED.get(local.partition("+")[0], PLAYED_OTHERWISE) if domain == SIMULATED_DOMAIN else PLAYED_OTHERWISE

@@ -9,6 +9,7 @@ from sanic.response import HTTPResponse
 
 from mailrail.domains.model import NoDefaultSender, SenderNotVerified
 from mailrail.emails import form, service
+from mailrail.emails.desk_store import SHARD_SIZE
 from mailrail.emails.form import MailDraft
 from mailrail.emails.keys import Key, Replayed
 from mailrail.emails.mail import (
@@ -25,12 +26,14 @@ from mailrail.emails.mail import (
     state_after,
     status_of,
 )
-from mailrail.emails.mails import SHARD_SIZE, MailFilter
+from mailrail.emails.mails import MailFilter
 from mailrail.emails.model import EventKind, SendingHeld, State
 from mailrail.emails.service import EVENT_WORDS, FoundMail, MailInvalid, ScheduleTooFar
 from mailrail.emails.submission import Sent
 from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused
 from mailrail.ids import NO_ROW, Ids, Kind
+from mailrail.templates import service as templates
+from mailrail.templates.model import Ref, TemplateNotFound, Version
 from mailrail.wallet.model import InsufficientFunds, WalletFrozen
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
@@ -152,6 +155,7 @@ class EmailsAnswer(TypedDict):
     reads=form.read_mail,
     raises=(
         MailInvalid,
+        TemplateNotFound,
         ScheduleTooFar,
         NoDefaultSender,
         SenderNotVerified,
@@ -187,10 +191,10 @@ class EmailsAnswer(TypedDict):
 async def send(request: Request) -> HTTPResponse:
     """POST /api/v1/emails: sends one mail. 200 once Amazon SES took it; 202 while it waits for its time or for capacity."""
     fields = Fields(read_object(request))
-    draft = form.read_mail(fields)
+    draft = form.read_mail(fields, request.app.ctx.ids)
     fields.finish()
     mails = await prepare(request, [draft])
-    key = read_key(request, lambda taken: _kept(_sent_answer(taken[0], request.app.ctx.ids)))
+    key = read_key(request, lambda taken: kept(_sent_answer(taken[0], request.app.ctx.ids)))
     try:
         taken = await accept(request, mails, key)
     except Replayed as replayed:
@@ -203,6 +207,7 @@ async def send(request: Request) -> HTTPResponse:
     reads=form.read_batch,
     raises=(
         MailInvalid,
+        TemplateNotFound,
         ScheduleTooFar,
         NoDefaultSender,
         SenderNotVerified,
@@ -249,15 +254,15 @@ async def send(request: Request) -> HTTPResponse:
 async def send_batch(request: Request) -> HTTPResponse:
     """POST /api/v1/emails/batch: sends up to 100 mails. They are taken as a whole or not at all; each then has its own result."""
     fields = Fields(read_object(request))
-    drafts = form.read_batch(fields)
+    drafts = form.read_batch(fields, request.app.ctx.ids)
     fields.finish()
     mails = await prepare(request, drafts)
-    key = read_key(request, lambda taken: _kept(_batch_answer(taken, request.app.ctx.ids)))
+    key = read_key(request, lambda taken: kept(batch_answer(taken, request.app.ctx.ids)))
     try:
         taken = await accept(request, mails, key)
     except Replayed as replayed:
-        return _answer_batch(orjson.loads(replayed.body), is_replay=True)
-    return _answer_batch(_batch_answer(taken, request.app.ctx.ids), is_replay=False)
+        return answer_batch(orjson.loads(replayed.body), is_replay=True)
+    return answer_batch(batch_answer(taken, request.app.ctx.ids), is_replay=False)
 
 
 @operation(
@@ -318,15 +323,18 @@ async def prepare(request: Request, drafts: Sequence[MailDraft]) -> list[Mail]:
     account, settings = request.ctx.account, request.app.ctx.settings
     errors: list[FieldError] = []
     prepared: list[Mail] = []
-    default = await _default_sender(request, drafts)
+    default, found = await _look_up(request, drafts)
     for n, draft in enumerate(drafts):
         sender = draft.sender or default
         assert sender is not None
+        path = f"emails[{n}]." if len(drafts) > 1 else ""
         try:
-            prepared.append(service.prepare(draft, sender, account, settings))
+            prepared.append(service.prepare(service.filled(draft, found), sender, account, settings))
         except MailInvalid as error:
-            path = f"emails[{n}]." if len(drafts) > 1 else ""
             errors += [FieldError(code, message, path + param) for code, message, param in error.errors]
+        except TemplateNotFound as error:
+            error.param = f"{path}template"
+            raise
     if errors:
         raise FieldsInvalid(errors)
     if sum(len(mail.addresses) for mail in prepared) > SHARD_SIZE:
@@ -335,12 +343,17 @@ async def prepare(request: Request, drafts: Sequence[MailDraft]) -> list[Mail]:
     return prepared
 
 
-async def _default_sender(request: Request, drafts: Sequence[MailDraft]) -> tuple[str | None, str] | None:
-    """The account's, if one of the mails needs it."""
-    if all(draft.sender is not None for draft in drafts):
-        return None
+async def _look_up(
+    request: Request, drafts: Sequence[MailDraft]
+) -> tuple[tuple[str | None, str] | None, dict[Ref, Version]]:
+    """The account's default sender and the templates, if one of the mails needs them."""
+    needs_sender = any(draft.sender is None for draft in drafts)
+    refs = [draft.template for draft in drafts if draft.template is not None]
+    if not needs_sender and not refs:
+        return None, {}
     async with request.transaction() as conn:
-        return await service.default_sender(conn, request.ctx.account)
+        default = await service.default_sender(conn, request.ctx.account) if needs_sender else None
+        return default, await templates.find(conn, request.ctx.account.id, refs) if refs else {}
 
 
 async def accept(request: Request, mails: Sequence[Mail], key: Key | None) -> list[Sent]:
@@ -415,7 +428,8 @@ def _sent_answer(sent: Sent, ids: Ids) -> SentAnswer:
     }
 
 
-def _batch_answer(taken: Sequence[Sent], ids: Ids) -> BatchAnswer:
+def batch_answer(taken: Sequence[Sent], ids: Ids) -> BatchAnswer:
+    """What came of mails that were taken together."""
     items = [_sent_answer(sent, ids) for sent in taken]
     sent = sum(item["status"] == MailStatus.SENT for item in items)
     failed = sum(item["status"] in REJECTED for item in items)
@@ -437,7 +451,8 @@ def _batch_answer(taken: Sequence[Sent], ids: Ids) -> BatchAnswer:
     }
 
 
-def _kept(body: SentAnswer | BatchAnswer) -> tuple[int, bytes]:
+def kept(body: SentAnswer | BatchAnswer) -> tuple[int, bytes]:
+    """The answer as an Idempotency-Key keeps it."""
     return 200, orjson.dumps(body)
 
 
@@ -451,7 +466,8 @@ def _answer_sent(body: SentAnswer, *, is_replay: bool) -> HTTPResponse:
     return _marked(answer(dict(body), 200 if body["status"] == MailStatus.SENT else 202), is_replay)
 
 
-def _answer_batch(body: BatchAnswer, *, is_replay: bool) -> HTTPResponse:
+def answer_batch(body: BatchAnswer, *, is_replay: bool) -> HTTPResponse:
+    """202 while nothing of it was sent yet, else 200."""
     return _marked(answer(dict(body), 202 if body["queued"] == body["total"] else 200), is_replay)
 
 

@@ -1,7 +1,7 @@
 """The verbs of transactional mail: prepare, look up, list, cancel. Taking and sending it is `mailroom.py`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ from mailrail.emails.mail import (
 from mailrail.emails.mails import MailFilter
 from mailrail.emails.model import Claim, EventKind, Outcome, Result, State, fold
 from mailrail.errors import MailrailError
+from mailrail.templates.model import Ref, TemplateNotFound, Version
 
 EVENT_WORDS = {
     EventKind.SEND: "sent",
@@ -117,16 +118,36 @@ async def default_sender(conn: Connection, account: Account) -> Mailbox:
     return await domains.default_sender(conn, account)
 
 
+def filled(draft: MailDraft, found: Mapping[Ref, Version]) -> MailDraft:
+    """The draft with what its template says, if it names one; a subject of its own stays. Raises TemplateNotFound."""
+    if draft.template is None:
+        return draft
+    if draft.template not in found:
+        raise TemplateNotFound
+    content = found[draft.template].content
+    return replace(
+        draft,
+        subject=draft.subject or content.subject,
+        preheader=content.preheader,
+        html=content.html,
+        text=content.text,
+        variables=draft.variables or {},
+    )
+
+
 def prepare(draft: MailDraft, sender: Mailbox, account: Account, settings: Settings) -> Mail:
     """Renders and checks the mail, so that nothing but SES can refuse it. Raises MailInvalid, ScheduleTooFar."""
     scheduled_at = draft.scheduled_at
     if scheduled_at is not None and scheduled_at > datetime.now(UTC) + SCHEDULE_MAX:
         raise ScheduleTooFar
+    if draft.subject is None:
+        raise MailInvalid([("field_missing", "The template has no subject: give one beside it.", "subject")])
     wanted = {
         "from": _box(sender),
         **_boxes(draft),
         "reply_to": list(map(_box, draft.reply_to)),
         "subject": draft.subject,
+        "preheader": draft.preheader,
         "html": draft.html,
         "text": draft.text,
         "headers": draft.headers,

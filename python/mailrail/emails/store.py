@@ -5,7 +5,7 @@ Numbers go into COPY statements as text because COPY takes no parameters; they a
 
 import io
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mailrail.db.pool import Connection
 from mailrail.emails.model import ATTEMPTS_MAX, RETRYABLE, LeasedShard, Outcome, Round, retry_pause_s
@@ -186,7 +186,7 @@ async def withdraw_round(conn: Connection, lease: LeasedShard, claimed: Round, r
     await permit_retries(conn, lease, claimed)
 
 
-async def read_round(conn: Connection, lease: LeasedShard, claimed: Round, list_id: int | None) -> bytes:
+async def read_round(conn: Connection, lease: LeasedShard, claimed: Round, list_ids: Sequence[int]) -> bytes:
     """The round's recipients as binary COPY rows in the layout that `Sender.submit` takes.
 
     The address is the frozen one; name, fields, consent and suppression are today's. A recipient who is not to be
@@ -199,8 +199,8 @@ async def read_round(conn: Connection, lease: LeasedShard, claimed: Round, list_
     )
     member = (
         "NOT EXISTS (SELECT FROM list_members m WHERE m.contact_id = c.id AND m.status = 'subscribed' "
-        f"AND m.list_id = {list_id})"
-        if list_id
+        f"AND m.list_id = ANY('{{{','.join(map(str, list_ids))}}}'::bigint[]))"
+        if list_ids
         else "false"
     )
     rows = io.BytesIO()

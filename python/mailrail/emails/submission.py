@@ -8,9 +8,9 @@ from datetime import UTC, date, datetime
 from mailrail._core import encode_mail_rows
 from mailrail.addresses import domain_of
 from mailrail.domains.service import covering_domains
+from mailrail.emails.desk_store import SHARD_SIZE, Answered, Placed
 from mailrail.emails.keys import Key
 from mailrail.emails.mail import Mail
-from mailrail.emails.mails import SHARD_SIZE, Answered, Placed
 from mailrail.emails.model import LeasedShard, Outcome, Round
 
 
@@ -95,7 +95,7 @@ class Shard:
 
 @dataclass(eq=False, slots=True)
 class Written:
-    """What a first commit wrote: `sent` is claimed and goes out from here, `left` has permits for workers."""
+    """What a first commit wrote, and where: `sent` is claimed and goes out from here, `left` has permits for workers."""
 
     stream_id: int = 0
     sending: Shard | None = None
@@ -104,6 +104,12 @@ class Written:
     left: list[Submission] = field(default_factory=list)
     claimed: Round | None = None
     suppressed: frozenset[str] = frozenset()
+
+    def used(self, *, sent: bool) -> LeasedShard:
+        """The shard of what is sent from here, or of what is left."""
+        shard = self.sending if sent else self.leaving
+        assert shard is not None
+        return shard.leased
 
     @property
     def numbered(self) -> list[tuple[int, str]]:

@@ -11,16 +11,20 @@ from mailrail.campaigns.model import Campaign, CampaignNotFound
 from mailrail.campaigns.routes import (
     DRAFT_ERRORS,
     LAUNCH_ERRORS,
+    STEER_ERRORS,
+    AudienceAnswer,
     CostAnswer,
     ProgressAnswer,
     SenderAnswer,
     cost,
     estimated_micros,
     launch_campaign,
+    save_change,
     save_draft,
+    written_audience,
 )
-from mailrail.ids import Kind
-from mailrail.mail_v1.form import read_draft
+from mailrail.ids import Ids, Kind
+from mailrail.mail_v1.form import read_draft, write_draft
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
@@ -28,7 +32,11 @@ from mailrail.web.fields import Fields
 from mailrail.web.openapi import PER_RECIPIENT, operation
 from mailrail.web.values import shown_time, shown_time_or_none, shown_usd
 
-PARAMS = {"html": "content.html", "text": "content.text", "listId": "audience.listId"}
+PARAMS = {
+    "html": "content.html",
+    "text": "content.text",
+    **{name: f"audience.{name}" for name in ("listId", "lists", "exclude.lists")},
+}
 
 
 class MailCampaignAnswer(TypedDict):
@@ -40,9 +48,18 @@ class MailCampaignAnswer(TypedDict):
     audienceCount: int
     estimatedCost: float
     estimatedCostMicros: int
+    template: str | None
+    templateVersion: int | None
     warnings: list[str]
     createdAt: str
     scheduledAt: str | None
+
+
+class ContentAnswer(TypedDict):
+    """What a campaign says."""
+
+    html: str
+    text: str | None
 
 
 _Sending = TypedDict(
@@ -51,6 +68,9 @@ _Sending = TypedDict(
         "subject": str,
         "preheader": str | None,
         "from": SenderAnswer | None,
+        "replyTo": list[str],
+        "audience": AudienceAnswer,
+        "content": ContentAnswer,
         "reason": str | None,
         "sentAt": str | None,
         "submittedAt": str | None,
@@ -100,6 +120,8 @@ class SendAnswer(TypedDict):
             "audienceCount": 10240,
             "estimatedCost": 3.07,
             "estimatedCostMicros": 3072000,
+            "template": None,
+            "templateVersion": None,
             "warnings": [],
             "createdAt": "2026-04-08T10:30:00Z",
             "scheduledAt": None,
@@ -117,12 +139,26 @@ async def create(request: Request) -> HTTPResponse:
 
 @operation(answers={200: MailCampaignDetailAnswer}, raises=(CampaignNotFound,))
 async def get(request: Request, campaign_id: str) -> HTTPResponse:
-    """GET /v1/mail/campaigns/:id: one campaign."""
+    """GET /v1/mail/campaigns/:id: one campaign, and what it says."""
     ctx, account = request.app.ctx, request.ctx.account
     async with request.transaction() as conn:
         campaign = await service.get(conn, account.id, ctx.ids.find(Kind.CAMPAIGN, campaign_id))
         audience_count = await service.audience_count(conn, account, campaign)
-    return answer({**_shown(campaign, audience_count, request), **_shown_sending(campaign)})
+    return answer({**_shown(campaign, audience_count, request), **_shown_sending(campaign, ctx.ids)})
+
+
+@operation(
+    answers={200: MailCampaignDetailAnswer},
+    reads=read_draft,
+    is_partial=True,
+    raises=(*STEER_ERRORS, *DRAFT_ERRORS),
+)
+async def change(request: Request, campaign_id: str) -> HTTPResponse:
+    """PATCH /v1/mail/campaigns/:id: changes what is given of a campaign that has not started; null clears. A scheduled one
+    stays scheduled.
+    """
+    campaign, audience_count = await save_change(request, campaign_id, write_draft, read_draft, PARAMS)
+    return answer({**_shown(campaign, audience_count, request), **_shown_sending(campaign, request.app.ctx.ids)})
 
 
 @operation(
@@ -168,25 +204,31 @@ async def stats(request: Request, campaign_id: str) -> HTTPResponse:
 
 
 def _shown(campaign: Campaign, audience_count: int, request: Request) -> MailCampaignAnswer:
+    ids = request.app.ctx.ids
     micros = estimated_micros(request.ctx.account, request.app.ctx.settings, audience_count)
     return {
-        "id": request.app.ctx.ids.encode(Kind.CAMPAIGN, campaign.id),
+        "id": ids.encode(Kind.CAMPAIGN, campaign.id),
         "name": campaign.name,
         "status": campaign.status.shown,
         "audienceCount": audience_count,
         "estimatedCost": shown_usd(micros),
         "estimatedCostMicros": micros,
+        "template": ids.encode_optional(Kind.TEMPLATE, campaign.template_id),
+        "templateVersion": campaign.template_version,
         "warnings": campaign.warnings,
         "createdAt": shown_time(campaign.created_at),
         "scheduledAt": shown_time_or_none(campaign.scheduled_at),
     }
 
 
-def _shown_sending(campaign: Campaign) -> _Sending:
+def _shown_sending(campaign: Campaign, ids: Ids) -> _Sending:
     return {
         "subject": campaign.subject,
         "preheader": campaign.preheader,
         "from": None if campaign.from_email is None else {"name": campaign.from_name, "email": campaign.from_email},
+        "replyTo": campaign.reply_to,
+        "audience": written_audience(campaign.audience, ids),
+        "content": {"html": campaign.html, "text": campaign.text},
         "reason": campaign.reason,
         "sentAt": shown_time_or_none(campaign.sent_at),
         "submittedAt": shown_time_or_none(campaign.submitted_at),

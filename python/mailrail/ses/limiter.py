@@ -16,6 +16,7 @@ from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Pool
 from mailrail.errors import MailrailError
 from mailrail.ses import control, store
+from mailrail.ses.model import Limits
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +141,11 @@ class Limiter:
         return max(0.0, -limits.tokens / limits.rate)
 
     # —— the figures ——
+
+    async def look(self) -> Limits:
+        """What may be sent just now; takes nothing. Raises DATABASE_ERRORS."""
+        async with self._pool.acquire() as conn:
+            return (await store.grant(conn, self._name, self._settings.max_send_rate, 0, 0)).limits
 
     async def follow(self) -> None:
         """Keeps the figures at what SES says, until cancelled: one poll for all processes, by whoever is first."""

@@ -2,18 +2,14 @@
 
 from collections.abc import Sequence
 
-import asyncpg
-
 from mailrail.db.pool import Connection
 from mailrail.wallet import store
 from mailrail.wallet.model import (
     FLOWS,
     Balance,
     Hold,
-    InsufficientFunds,
     RefundTooLarge,
     Settlement,
-    SpendCapReached,
     Spending,
     Transfer,
     TransferFilter,
@@ -46,40 +42,13 @@ async def refund(conn: Connection, account_id: int, hold_id: int, amount_micros:
 
 async def hold(conn: Connection, account_id: int, stream_id: int, price_micros: int, recipients: int) -> Hold:
     """Sets `recipients` × `price_micros` aside for a send. Raises InsufficientFunds, SpendCapReached, WalletFrozen."""
-    await refuse_while_frozen(conn, account_id)
-    await refuse_beyond_cap(conn, account_id, recipients * price_micros)
-    taken = await store.insert_hold(conn, account_id, stream_id, price_micros, recipients)
-    try:
-        await _transfer(conn, account_id, TransferKind.HOLD, taken.amount_micros, taken.id, f"hold:{taken.id}")
-    except asyncpg.CheckViolationError as error:
-        if error.constraint_name != "ledger_accounts_funds":
-            raise
-        raise InsufficientFunds from error
-    return taken
+    return await store.take_hold(conn, account_id, stream_id, price_micros, recipients)
 
 
 async def refuse_while_frozen(conn: Connection, account_id: int) -> None:
     """Raises WalletFrozen, as `hold` does: for whoever has much to do before the hold."""
     if await store.is_frozen(conn, account_id):
         raise WalletFrozen
-
-
-async def refuse_beyond_cap(conn: Connection, account_id: int, needed_micros: int) -> None:
-    """Raises SpendCapReached where so much more would pass this month's cap."""
-    spending = await lock_spending(conn, account_id)
-    if spending.left_micros is not None and 0 < needed_micros > spending.left_micros:
-        assert spending.cap_micros is not None
-        raise SpendCapReached(spending.cap_micros, spending.spent_micros, needed_micros)
-
-
-async def lock_spending(conn: Connection, account_id: int) -> Spending:
-    """What this month cost so far. With a cap nobody else adds to it until the transaction ends: what is held within
-    `left_micros` never passes the cap.
-    """
-    cap_micros = await store.read_cap(conn, account_id)
-    if cap_micros is None:
-        return Spending(None, await store.read_spent(conn, account_id))
-    return Spending(cap_micros, await store.lock_spent(conn, account_id))
 
 
 async def set_cap(conn: Connection, account_id: int, cap_micros: int | None) -> None:

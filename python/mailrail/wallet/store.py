@@ -9,11 +9,14 @@ from mailrail.wallet.model import (
     Balance,
     Hold,
     HoldNotFound,
+    InsufficientFunds,
     Settlement,
+    SpendCapReached,
     Transfer,
     TransferFilter,
     TransferKind,
     Violation,
+    WalletFrozen,
 )
 
 _HOLD_COLUMNS = """id, account_id, stream_id, price_micros, recipients, amount_micros, captured_micros, released_micros,
@@ -90,18 +93,58 @@ async def read_balance(conn: Connection, account_id: int) -> Balance:
     return Balance(balances.get("available", 0), balances.get("held", 0))
 
 
-async def insert_hold(conn: Connection, account_id: int, stream_id: int, price_micros: int, recipients: int) -> Hold:
-    """A hold of price 0 has nothing to settle and is born closed."""
-    row = await fetch_one(
-        conn,
-        f"""INSERT INTO holds (account_id, stream_id, price_micros, recipients, amount_micros, closed_at)
-            VALUES ($1, $2, $3, $4, $3::bigint * $4::integer, CASE WHEN $3 = 0 THEN now() END) RETURNING {_HOLD_COLUMNS}""",
-        account_id,
-        stream_id,
-        price_micros,
-        recipients,
-    )
-    return Hold(**row)
+# Whoever moves money locks the month's spending, then the wallet's rows by id; each step here waits for the one before.
+# The trigger on holds adds to the month.
+_TAKE_HOLD = f"""
+WITH month AS (
+  -- A first hold of the month must find a row to lock, too.
+  INSERT INTO spending AS s (account_id, month) VALUES ($1, month_of(now()))
+  ON CONFLICT (account_id, month) DO UPDATE SET spent_micros = s.spent_micros RETURNING spent_micros
+), wallet AS (
+  SELECT l.*, m.spent_micros FROM month m, ledger_accounts l
+  WHERE l.account_id = $1 AND l.kind IN ('available', 'held') ORDER BY l.id FOR UPDATE OF l
+), asked AS (
+  SELECT $3::bigint * $4::integer AS needed_micros, count(frozen_at) > 0 AS is_frozen, max(spent_micros) AS spent_micros,
+    max(monthly_cap_micros) AS cap_micros,
+    coalesce(max(balance_micros) FILTER (WHERE kind = 'available'), 0) AS available_micros
+  FROM wallet
+), judged AS (
+  SELECT a.*, CASE
+    WHEN is_frozen THEN '{WalletFrozen.code}'
+    WHEN needed_micros > 0 AND spent_micros + needed_micros > cap_micros THEN '{SpendCapReached.code}'
+    WHEN needed_micros > available_micros THEN '{InsufficientFunds.code}' END AS refusal
+  FROM asked a
+), hold AS (
+  -- A hold of price 0 has nothing to settle and is born closed.
+  INSERT INTO holds (account_id, stream_id, price_micros, recipients, amount_micros, closed_at)
+  SELECT $1, $2, $3, $4, needed_micros, CASE WHEN $3 = 0 THEN now() END FROM judged WHERE refusal IS NULL
+  RETURNING {_HOLD_COLUMNS}
+), transfer AS (
+  INSERT INTO transfers (account_id, kind, amount_micros, hold_id, key)
+  SELECT $1, '{TransferKind.HOLD}', amount_micros, id, 'hold:' || id FROM hold WHERE amount_micros > 0 RETURNING id
+), moves AS (
+  SELECT w.id, t.id AS transfer_id, CASE w.kind WHEN 'available' THEN -j.needed_micros ELSE j.needed_micros END AS amount_micros
+  FROM transfer t, wallet w, judged j
+), posted AS (
+  INSERT INTO postings (transfer_id, ledger_account_id, account_id, amount_micros)
+  SELECT transfer_id, id, $1, amount_micros FROM moves
+), moved AS (
+  UPDATE ledger_accounts l SET balance_micros = l.balance_micros + m.amount_micros FROM moves m WHERE l.id = m.id
+)
+SELECT j.refusal, j.cap_micros, j.spent_micros, j.needed_micros, h.* FROM judged j LEFT JOIN hold h ON true
+"""
+
+
+async def take_hold(conn: Connection, account_id: int, stream_id: int, price_micros: int, recipients: int) -> Hold:
+    """Moves the money aside in one statement. Raises InsufficientFunds, SpendCapReached, WalletFrozen; then nothing moved."""
+    found = dict(await fetch_one(conn, _TAKE_HOLD, account_id, stream_id, price_micros, recipients))
+    refusal = found.pop("refusal")
+    amounts = [found.pop(name) for name in ("cap_micros", "spent_micros", "needed_micros")]
+    if refusal is None:
+        return Hold(**found)
+    if refusal == SpendCapReached.code:
+        raise SpendCapReached(*amounts)
+    raise WalletFrozen if refusal == WalletFrozen.code else InsufficientFunds
 
 
 async def read_hold(conn: Connection, account_id: int, hold_id: int) -> Hold:
@@ -240,17 +283,6 @@ async def read_spent(conn: Connection, account_id: int) -> int:
         "SELECT spent_micros FROM spending WHERE account_id = $1 AND month = month_of(now())", account_id
     )
     return spent_micros or 0
-
-
-async def lock_spent(conn: Connection, account_id: int) -> int:
-    """The same, and no other transaction adds to it until this one ends."""
-    # A first hold of the month must find a row to lock, too.
-    spent_micros: int = await conn.fetchval(
-        """INSERT INTO spending AS s (account_id, month) VALUES ($1, month_of(now()))
-           ON CONFLICT (account_id, month) DO UPDATE SET spent_micros = s.spent_micros RETURNING spent_micros""",
-        account_id,
-    )
-    return spent_micros
 
 
 # —— the audit —————————————————————————————————————————————————————————————————————————————————————————————————————————

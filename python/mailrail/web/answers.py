@@ -1,9 +1,17 @@
 """JSON answers."""
 
 from collections.abc import Mapping
+from typing import TypedDict
 
 import orjson
 from sanic.response import HTTPResponse
+
+
+class DeletedAnswer(TypedDict):
+    """What is gone."""
+
+    id: str
+    deleted: bool
 
 
 def answer(body: Mapping[str, object], status: int = 200) -> HTTPResponse:

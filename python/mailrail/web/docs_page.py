@@ -225,11 +225,13 @@ def _inner(schema: Json, document: Json) -> Iterator[tuple[Json, str]]:
         if "properties" in _resolve(one, document):
             yield one, ""
         elif one.get("type") == "array":
-            yield from ((inner, f"[]{mark}") for inner, mark in _inner(one["items"], document))
+            yield from ((inner, f"[]{mark}") for inner, mark in _inner(one.get("items", {}), document))
 
 
 def _type(schema: Json) -> str:
     """A schema in a few words."""
+    if not schema:
+        return "anything"
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(map(_type, schema["anyOf"])))
     if "enum" in schema:
@@ -237,7 +239,7 @@ def _type(schema: Json) -> str:
     kind = str(schema.get("type", "object"))
     if kind == "array":
         most = f" (at most {schema['maxItems']})" if "maxItems" in schema else ""
-        return f"list of {_type(schema['items'])}{most}"
+        return f"list of {_type(schema.get('items', {}))}{most}"
     limits = [
         {"date-time": "a time", "email": "an address"}.get(schema.get("format", ""), ""),
         f"at most {schema['maxLength']} characters" if "maxLength" in schema else "",
@@ -256,10 +258,11 @@ def example_of(schema: Json) -> Any:
         return example_of(schema["anyOf"][0])
     match schema.get("type"):
         case "object":
-            names = [*schema.get("required", ())] + [one["required"][0] for one in schema.get("anyOf", ())[:1]]
+            alternatives = [one["anyOf"] for one in (schema, *schema.get("allOf", ())) if "anyOf" in one]
+            names = [*schema.get("required", ()), *(one[0]["required"][0] for one in alternatives)]
             return {name: example_of(schema["properties"][name]) for name in names}
         case "array":
-            return [example_of(schema["items"])]
+            return [example_of(schema.get("items", {}))]
         case "integer":
             return schema.get("minimum", 1)
         case "boolean":

@@ -4,6 +4,7 @@ forms that read bodies and the one table of errors. Nothing in it is written twi
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, get_args, get_type_hints, is_typeddict
@@ -12,7 +13,7 @@ import msgspec
 
 from mailrail import __version__
 from mailrail.accounts.model import KeyInvalid, KeyMissing, ScopeMissing
-from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused, MailrailError
+from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused, MailrailError, StartError
 from mailrail.ids import Ids, Kind
 from mailrail.web.admission import ContentEncodingRefused, MediaTypeRefused
 from mailrail.web.auth import PUBLIC
@@ -22,7 +23,7 @@ from mailrail.web.fields import FieldsInvalid
 from mailrail.web.idempotency import HEADER, KEY_MAX_CHARS, REPLAYED_HEADER
 from mailrail.web.limits import RateLimited
 from mailrail.web.openapi import JSON, Answer, Operation, Query
-from mailrail.web.recorder import Schema, body_schema
+from mailrail.web.recorder import Schema, body_schema, nullable
 from mailrail.web.route import Route
 
 DIALECTS = {"api/v1": "", "v1/mail": "mail_"}
@@ -180,11 +181,22 @@ def request_body(route: Route, ids: Ids) -> dict[str, Any] | None:
     content: dict[str, Any] = {}
     if is_keyed(route):
         schema = empty_object() if operation.reads is None else body_schema(operation.reads, ids)
+        schema = partial(schema) if operation.is_partial else schema
         content[JSON] = {"schema": schema, **({"example": operation.example[0]} if operation.example else {})}
     content |= {media_type: {} for media_type in operation.also_reads}
     if not content:
         return None
     return {"content": content, "required": "required" in content.get(JSON, {}).get("schema", {})}
+
+
+def partial(schema: Schema) -> Schema:
+    """The object with nothing required, down to its nested ones; null clears what may be missing."""
+    required = schema.get("required", ())
+    loose = {
+        name: partial(inner) if "properties" in inner else inner if name in required else nullable(inner)
+        for name, inner in schema.get("properties", {}).items()
+    }
+    return {**{name: value for name, value in schema.items() if name != "required"}, "properties": loose}
 
 
 def empty_object() -> Schema:
@@ -199,6 +211,9 @@ def answer_schemas(operations: Iterable[Operation]) -> dict[str, Schema]:
     """Schemas of all TypedDicts that operations answer with, and of those within."""
     found = [kind for operation in operations for kinds in operation.answers.values() for kind in parts_of(kinds)]
     typed = dict.fromkeys(kind for kind in found if isinstance(kind, type))
+    names = Counter(kind.__name__ for kind in written_kinds((*typed, ErrorAnswer)))
+    if doubled := sorted(name for name, count in names.items() if count > 1):
+        raise StartError(f"two answers have the name {doubled[0]}: the document needs one for each")
     _, schemas = msgspec.json.schema_components([*typed, ErrorAnswer], ref_template="#/components/schemas/{name}")
     for kind in written_kinds((*typed, ErrorAnswer)):
         schema = schemas[kind.__name__]

@@ -210,6 +210,14 @@ class Fields:
         self._nested.append(nested)
         return nested
 
+    def array(self, name: str, max_items: int, like: Mapping[str, Any]) -> list[Any]:
+        """A list whose items the caller judges itself; empty where it is not given. `like` is JSON Schema, for the document."""
+        items = self._take(name, list, "a list") or []
+        if len(items) > max_items:
+            self.error(name, "list_too_long", f"{self._name(name)} has at most {max_items} items.")
+            return []
+        return items
+
     def mapping(self, name: str) -> dict[str, Any] | None:
         """An object whose keys the caller knows nothing of."""
         return self._take(name, dict, "an object")

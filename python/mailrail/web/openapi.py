@@ -43,6 +43,8 @@ class Operation:
     reads: Callable[..., object] | None = None
     query: tuple[Query, ...] = ()
     raises: tuple[type[MailrailError], ...] = ()
+    # Whether it is a change: what `reads` requires may then be left out.
+    is_partial: bool = False
     price: str = FREE
     example: tuple[Any, Any] | None = None
     # Whether the handler itself keeps answers under their Idempotency-Key; else all POSTs do by their wrapper.

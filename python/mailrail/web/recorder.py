@@ -3,7 +3,7 @@ it asks for is what it takes. So the document cannot say anything else than the 
 """
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -51,9 +51,8 @@ class Recorder(Fields):
         schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
         if required:
             schema["required"] = required
-        for names in self._alternatives:
-            schema["anyOf"] = [{"required": [name]} for name in names]
-        return schema
+        alternatives = [{"anyOf": [{"required": [name]} for name in names]} for names in self._alternatives]
+        return schema | (alternatives[0] if len(alternatives) == 1 else {"allOf": alternatives} if alternatives else {})
 
     def is_null(self, name: str) -> bool:
         """Notes that null means something."""
@@ -137,6 +136,10 @@ class Recorder(Fields):
         self._properties[name] = nested
         return nested
 
+    def array(self, name: str, max_items: int, like: Mapping[str, Any]) -> list[Any]:
+        self._properties[name] = array(dict(like), max_items)
+        return []
+
     def mapping(self, name: str) -> dict[str, Any] | None:
         self._properties[name] = {"type": "object"}
         return None
@@ -161,12 +164,17 @@ class Recorder(Fields):
             return array(item.schema(), max_items)
         noted = self._properties[name]
         schema = noted.schema() if isinstance(noted, Recorder) else noted
-        return {"anyOf": [schema, {"type": "null"}]} if name in self._nullable else schema
+        return nullable(schema) if name in self._nullable else schema
 
     def _is_needed(self, name: str) -> bool:
         """Whether it is an object that has to have something."""
         noted = self._properties.get(name)
         return isinstance(noted, Recorder) and "required" in noted.schema()
+
+
+def nullable(schema: Schema) -> Schema:
+    """The same, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def text_schema(max_chars: int, *, lines: bool = False) -> Schema:

@@ -5,7 +5,7 @@ from typing import TypedDict
 from sanic.response import HTTPResponse
 
 from mailrail.ids import Ids, Kind
-from mailrail.web.answers import answer
+from mailrail.web.answers import DeletedAnswer, answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import Fields
@@ -47,13 +47,6 @@ class SecretAnswer(TypedDict):
     secret: str
     previousSecret: str | None
     previousSecretUntil: str | None
-
-
-class DeletedAnswer(TypedDict):
-    """What is gone."""
-
-    id: str
-    deleted: bool
 
 
 EXAMPLE_EVENTS = ["email.sent", "email.opened", "email.clicked", "email.bounced"]

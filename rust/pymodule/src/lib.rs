@@ -24,7 +24,7 @@ mod _core {
     #[pymodule_export]
     use crate::import::{ImportCutter, ImportPiece, ImportPlan, ImportRows, check_address};
     #[pymodule_export]
-    use crate::mail::{encode_mail_rows, prepare_mail};
+    use crate::mail::{encode_mail_rows, inspect_template, prepare_mail};
     #[pymodule_export]
     use crate::plan::{Plan, freeze};
     #[pymodule_export]

@@ -15,6 +15,12 @@ pub fn prepare_mail(py: Python<'_>, mail: &[u8], options: &[u8]) -> PyResult<Vec
     })
 }
 
+/// What a template mentions, what is wrong with it, and what it says.
+#[pyfunction]
+pub fn inspect_template(py: Python<'_>, template: &[u8]) -> PyResult<Vec<u8>> {
+    py.detach(|| mail::inspect(template)).map_err(|error| raised(py, error))
+}
+
 /// The rows of `Sender.submit_mails`.
 #[pyfunction]
 pub fn encode_mail_rows(

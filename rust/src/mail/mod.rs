@@ -7,12 +7,14 @@
 mod attachments;
 mod fields;
 mod headers;
+mod inspect;
 mod mime;
 mod prepare;
 mod stored;
 mod submit;
 
 pub use fields::FieldError;
+pub use inspect::inspect;
 pub use prepare::{Refusal, prepare};
 pub use stored::Stored;
 pub use submit::{Identity, encode_rows, submit};

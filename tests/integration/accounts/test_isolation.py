@@ -16,6 +16,8 @@ from mailrail.privacy import service as privacy
 from mailrail.privacy.model import ErasureNotFound
 from mailrail.suppressions import service as suppressions
 from mailrail.suppressions.model import SuppressionNotFound
+from mailrail.templates import service as templates
+from mailrail.templates.model import Ref, TemplateNotFound
 from mailrail.wallet import service as wallet
 from mailrail.wallet.model import HoldNotFound
 from mailrail.webhooks import service as webhooks
@@ -44,6 +46,9 @@ async def objects_of(tenant: Tenant) -> dict[Kind, int]:
                              VALUES ($1, 1, 'secret@example.org', sha256('')) RETURNING id""",
             Kind.WEBHOOK: """INSERT INTO webhook_endpoints (account_id, url, events, secret)
                              VALUES ($1, 'https://secret.example.com/', '{*}', decode('00', 'hex')) RETURNING id""",
+            Kind.TEMPLATE: """WITH made AS (INSERT INTO templates (account_id, name) VALUES ($1, 'Secret') RETURNING id)
+                              INSERT INTO template_versions (template_id, version, account_id, text, variables, warnings)
+                              SELECT id, 1, $1, 'Secret', '{}', '{}' FROM made RETURNING template_id""",
         }.items():
             made[kind] = await conn.fetchval(sql, tenant.account_id)
     return made
@@ -74,6 +79,7 @@ async def test_lists_show_the_tenants_own_rows_only(api: Api, tenant: Tenant, st
         ("/v1/mail/contacts", "contacts"),
         ("/api/v1/suppressions", "suppressions"),
         ("/api/v1/webhooks", "webhooks"),
+        ("/api/v1/templates", "templates"),
         ("/v1/mail/wallet/holds", "holds"),
     ):
         body = (await tenant.get(path)).body
@@ -99,10 +105,13 @@ async def test_the_database_hides_rows_even_where_the_code_names_the_wrong_tenan
             (wallet.get_hold(conn, account_id, theirs[Kind.HOLD]), HoldNotFound),
             (webhooks.get(conn, account_id, theirs[Kind.WEBHOOK]), WebhookNotFound),
             (webhooks.delete(conn, account_id, theirs[Kind.WEBHOOK]), WebhookNotFound),
+            (templates.get(conn, account_id, theirs[Kind.TEMPLATE]), TemplateNotFound),
+            (templates.delete(conn, account_id, theirs[Kind.TEMPLATE]), TemplateNotFound),
             (accounts.revoke_key(conn, theirs[Kind.KEY], account_id), KeyNotFound),
         ):
             with pytest.raises(error):
                 await call
+        assert await templates.find(conn, account_id, [Ref(theirs[Kind.TEMPLATE], None, None)]) == {}
         assert await contacts.page(conn, account_id, ContactFilter(), 10) == []
         assert await contacts.count(conn, account_id) == 0
         assert not await contacts.unsubscribe(conn, account_id, theirs[Kind.CONTACT], None)

@@ -107,3 +107,13 @@ async def test_a_deleted_list_frees_its_name_and_reaches_nobody(tenant: Tenant) 
     assert (await contact_of(tenant, ann["id"]))["status"] == "subscribed"
     assert (await tenant.post(f"{waiting}/launch")).code == "audience_empty"
     assert await add_list(tenant) != list_id
+
+
+async def test_a_list_that_a_draft_leaves_out_stays(tenant: Tenant) -> None:
+    await tenant.verify_domain()
+    list_id, other = await add_list(tenant), await add_list(tenant, "Others")
+    path = await draft(tenant, audience={"exclude": {"lists": [list_id]}})
+    assert (await tenant.delete(f"/api/v1/lists/{list_id}")).code == "list_in_use"
+    assert (await tenant.delete(f"/api/v1/lists/{other}")).status == 200
+    await set_status(tenant, path, "cancelled")
+    assert (await tenant.delete(f"/api/v1/lists/{list_id}")).status == 200

@@ -88,6 +88,11 @@ async def test_a_mail_is_sent_delivered_and_paid_once(installation: Installation
     told = await until_status(tenant, sent.body["id"], "delivered")
     assert [event["type"] for event in told["events"]] == ["sent", "delivered"]
     assert told["email"]["messageId"] == sent.body["messageId"]
+
+    async def is_listed() -> bool:
+        return bool((await tenant.get("/api/v1/emails?status=sent")).body["emails"])
+
+    await until(is_listed, "the fold")
     listed = (await tenant.get("/api/v1/emails?limit=20&status=sent")).body
     assert [mail["id"] for mail in listed["emails"]] == [sent.body["id"]]
     assert (listed["total"], listed["page"], listed["pages"]) == (1, 1, 1)

@@ -122,7 +122,7 @@ async def test_a_round_reads_todays_consent_for_the_frozen_address(worker_pool: 
         )
         shard = await lease_next(conn)
         claimed = await claim(conn, shard, 10)
-        rows = await store.read_round(conn, shard, claimed, None)
+        rows = await store.read_round(conn, shard, claimed, [])
     skips = [
         Outcome.SKIPPED_UNSUBSCRIBED,
         Outcome.SKIPPED_ADDRESS_CHANGED,

@@ -31,6 +31,17 @@ async def test_a_hold_beyond_the_balance_leaves_nothing_behind(worker_pool: Pool
         assert await conn.fetchval("SELECT count(*) FROM holds WHERE account_id = $1", account_id) == 0
 
 
+async def test_a_refused_hold_leaves_its_transaction_as_it_was(worker_pool: Pool) -> None:
+    async with worker_pool.acquire() as conn:
+        account_id = await make_account(conn, funds_micros=600)
+        async with conn.transaction():
+            with pytest.raises(InsufficientFunds):
+                await wallet.hold(conn, account_id, 1, 300, 3)
+            await wallet.hold(conn, account_id, 2, 300, 2)
+        assert await wallet.balance(conn, account_id) == Balance(0, 600)
+        assert await conn.fetchval("SELECT array_agg(stream_id) FROM holds WHERE account_id = $1", account_id) == [2]
+
+
 async def test_a_hold_cannot_settle_more_than_it_holds(worker_pool: Pool) -> None:
     async with worker_pool.acquire() as conn:
         account_id = await make_account(conn)

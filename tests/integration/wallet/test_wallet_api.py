@@ -256,7 +256,7 @@ async def test_the_database_refuses_holds_beyond_the_cap_whoever_writes_them(ten
         transaction = conn.transaction()
         await transaction.start()
         await conn.execute(insert, tenant.account_id, 2)
-        assert (await wallet.lock_spending(conn, tenant.account_id)).left_micros == 0
+        assert (await wallet.get(conn, tenant.account_id)).spending.left_micros == 0
         await transaction.rollback()
 
 

@@ -14,8 +14,10 @@ from mailrail.app import create_app, listen, running
 from mailrail.db.pool import Pool
 from mailrail.errors import DatabaseError, StartError
 from mailrail.logs import Redactor, TextFormatter
+from mailrail.ops import routes as ops
 from mailrail.web.answers import answer
 from mailrail.web.context import Request
+from mailrail.web.openapi import operation
 from tests.support.api import Api, Tenant, assert_error_form
 from tests.support.postgres import Database
 
@@ -103,12 +105,13 @@ async def test_a_request_under_way_is_finished_on_the_way_down(
 ) -> None:
     entered, leave = asyncio.Event(), asyncio.Event()
 
+    @operation(answers={200: ops.StateAnswer})
     async def slow(request: Request) -> Any:
         entered.set()
         await leave.wait()
         return answer({"done": True})
 
-    monkeypatch.setattr(api_app, "health", slow)
+    monkeypatch.setattr(ops, "health", slow)
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     async with aiohttp.ClientSession() as session:

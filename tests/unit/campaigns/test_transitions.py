@@ -12,6 +12,8 @@ ACTS = {
     Verb.RESUME: {"paused"},
     Verb.CANCEL: {"scheduled", "queued", "sending", "paused"},
     Verb.RETRY: {"queued", "sending", "completed"},
+    Verb.CHANGE: {"draft", "scheduled", "failed"},
+    Verb.DELETE: {"draft", "cancelled", "failed"},
 }
 KEEPS = {
     Verb.PAUSE: {"paused"},
@@ -47,6 +49,6 @@ def test_a_second_launch_is_told_by_its_own_code(status: Status) -> None:
 
 
 def test_a_cancelled_campaign_never_comes_back() -> None:
-    for verb in set(Verb) - {Verb.CANCEL}:
+    for verb in set(Verb) - {Verb.CANCEL, Verb.DELETE}:
         with pytest.raises(CampaignStateWrong):
             decide(verb, Status.CANCELLED)

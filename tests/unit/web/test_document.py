@@ -35,8 +35,11 @@ def test_a_recorder_reads_whatever_a_form_may_read() -> None:
 def test_what_a_form_asks_for_is_what_its_schema_says() -> None:
     schema = body_schema(read_mail, no_ids())
     assert schema["additionalProperties"] is False
-    assert schema["required"] == ["to", "subject"]
-    assert schema["anyOf"] == [{"required": ["html"]}, {"required": ["text"]}]
+    assert schema["required"] == ["to"]
+    assert schema["allOf"] == [
+        {"anyOf": [{"required": ["subject"]}, {"required": ["template"]}]},
+        {"anyOf": [{"required": ["html"]}, {"required": ["text"]}, {"required": ["template"]}]},
+    ]
     assert schema["properties"]["subject"]["maxLength"] == 998
     assert schema["properties"]["attachments"]["maxItems"] == 50
     assert schema["properties"]["attachments"]["items"]["required"] == ["filename", "content"]

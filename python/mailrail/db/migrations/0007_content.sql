@@ -1,2 +1,0 @@
--- Stored templates, and audiences by condition.
-SELECT;
