@@ -133,3 +133,15 @@ async def keep(
         [body for _, body in answers],
         [each.placed[0].first_seq for each in keyed],
     )
+
+
+async def forget_answers(conn: Connection, account_id: int, folded: str) -> None:
+    """Drops kept answers that name an erased person's address; their keys stay, so that nothing is sent twice."""
+    await conn.execute(
+        """UPDATE idempotency_keys SET body = NULL
+           WHERE account_id = $1 AND body IS NOT NULL
+             -- Those of other requests are sealed, and no text.
+             AND CASE WHEN stream_id IS NOT NULL THEN position($2 IN lower(convert_from(body, 'UTF8'))) > 0 ELSE false END""",
+        account_id,
+        folded,
+    )

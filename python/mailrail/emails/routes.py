@@ -292,7 +292,7 @@ async def page(request: Request) -> HTTPResponse:
             found = await service.page(conn, account_id, wanted, asked.limit, asked.offset, after)
             total = await service.count(conn, account_id, wanted)
     is_capped = campaign is None and total > TOTAL_CAP
-    items: list[dict[str, Any]] = [dict(_shown(mail, ctx.ids)) for mail in found]
+    items: list[dict[str, Any]] = [dict(shown_mail(mail, ctx.ids)) for mail in found]
     return answer({**page_answer("emails", items, asked, TOTAL_CAP if is_capped else total), "totalCapped": is_capped})
 
 
@@ -490,7 +490,8 @@ def _marked(response: HTTPResponse, is_replay: bool) -> HTTPResponse:
     return response
 
 
-def _shown(mail: FoundMail, ids: Ids) -> EmailAnswer:
+def shown_mail(mail: FoundMail, ids: Ids) -> EmailAnswer:
+    """A mail as lists print it."""
     return {
         "id": ids.encode_email(mail.stream_id, mail.seq),
         "to": _joined(one.email for one in mail.recipients if one.role is Role.TO),
@@ -509,13 +510,9 @@ def _shown(mail: FoundMail, ids: Ids) -> EmailAnswer:
 
 def _detail(mail: FoundMail, ids: Ids) -> EmailDetailAnswer:
     content = orjson.loads(mail.content) if mail.content else {}
-    events = sorted(
-        ((event.at, event, one) for one in mail.recipients for event in one.events),
-        key=lambda entry: (entry[0], entry[1].kind),
-    )
     return {
         "email": {
-            **_shown(mail, ids),
+            **shown_mail(mail, ids),
             "recipients": [
                 {
                     "email": one.email,
@@ -530,11 +527,20 @@ def _detail(mail: FoundMail, ids: Ids) -> EmailDetailAnswer:
             "html": content.get("html"),
             "text": content.get("text"),
         },
-        "events": [
-            {"type": EVENT_WORDS[event.kind], "createdAt": shown_time(at), "email": one.email, "detail": event.detail}
-            for at, event, one in events
-        ],
+        "events": shown_events(mail),
     }
+
+
+def shown_events(mail: FoundMail) -> list[EventAnswer]:
+    """All that happened to a mail, oldest first."""
+    events = sorted(
+        ((event.at, event, one) for one in mail.recipients for event in one.events),
+        key=lambda entry: (entry[0], entry[1].kind),
+    )
+    return [
+        {"type": EVENT_WORDS[event.kind], "createdAt": shown_time(at), "email": one.email, "detail": event.detail}
+        for at, event, one in events
+    ]
 
 
 def _joined(addresses: Iterable[str]) -> str:
