@@ -225,7 +225,7 @@ def create_app(settings: Settings) -> App:
     codec = Codec(settings.secret_key.encode())
     app: App = Sanic(
         f"mailrail-{secrets.token_hex(4)}",
-        config=server_config(),
+        config=server_config(settings),
         ctx=Context(settings, codec, Ids(codec)),
         request_class=AdmittedRequest,  # type: ignore[arg-type]  # Sanic declares this argument without its own type variables
         configure_logging=False,
@@ -262,7 +262,7 @@ def add_route(app: App, route: Route) -> None:
 NAME_CHARS = str.maketrans(" /<>.", "_____")
 
 
-def server_config() -> Config:
+def server_config(settings: Settings) -> Config:
     """Limits of the HTTP server; times in seconds, sizes in bytes."""
     config = Config(env_prefix="")
     config.update(
@@ -274,6 +274,7 @@ def server_config() -> Config:
         MOTD=False,
         FALLBACK_ERROR_FORMAT="json",
         OAS=False,
+        PROXIES_COUNT=settings.proxies or None,
     )
     return config
 

@@ -244,6 +244,12 @@ class Settings:
         "path",
         "File that keeps the ids of accepted mail outside the database, to notice a restored backup; Kafka keeps them where KAFKA is set.",
     )
+    proxies: int = setting(
+        0,
+        "count",
+        "Reverse proxies before the API, whose X-Forwarded-For tells a reader's address; 0 believes none.",
+        between(0, 10),
+    )
     worker_port: int = setting(
         0, "port", "Port of /healthz, /readyz and /metrics of a worker; 0 means none.", between(0, 65535)
     )

@@ -35,7 +35,7 @@ async def confirm(request: Request, token: str) -> HTTPResponse:
         return _shown(pages.over_page(), 410)
     async with transaction(request.app.ctx.pool, asked.account_id) as conn:
         words = await service.find_question(conn, asked)
-        is_in = words is not None and await service.confirm(conn, asked, words, request.remote_addr or request.ip)
+        is_in = words is not None and await service.confirm(conn, asked, words, request.client_ip)
     return _shown(pages.confirmed_page(words)) if words is not None and is_in else _shown(pages.over_page(), 410)
 
 

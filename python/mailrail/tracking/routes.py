@@ -91,7 +91,7 @@ class Tracking:
             return html(pages.unclear_page(), status=400, headers=pages.HEADERS)
         everything = scope == "all"
         wording = pages.ONE_CLICK if one_click else pages.wording(found.sender, everything=everything)
-        said = Consent(ip=request.remote_addr or request.ip, wording=wording)
+        said = Consent(ip=request.client_ip, wording=wording)
         await service.unsubscribe(self._pool, found.subscription, said, everything=everything)
         return html(pages.unsubscribed_page(found.sender, everything=everything), headers=pages.HEADERS)
 

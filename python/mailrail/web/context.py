@@ -1,5 +1,6 @@
 """What a handler finds on the app and on its request."""
 
+import ipaddress
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -86,6 +87,16 @@ class Request(sanic.Request[App, RequestContext]):
         else:
             async with transaction(self.app.ctx.pool, self.ctx.account.id) as connection:
                 yield connection
+
+    @property
+    def client_ip(self) -> str:
+        """Where the request came from, as far as our own proxies know; what they do not tell as an address is no word of
+        theirs.
+        """
+        try:
+            return str(ipaddress.ip_address(self.remote_addr.strip("[]")))
+        except ValueError:
+            return self.ip
 
     @staticmethod
     def make_context() -> RequestContext:

@@ -17,7 +17,7 @@ from tests.support.people import CAME_BACK, add_contact, add_list, contact_of, h
 from tests.support.postgres import Database
 
 WAIT_S = 20.0
-ASKS = {"doubleOptIn": True, "confirmation": {"wording": "I want <Acme> news."}}
+ASKS: dict[str, Any] = {"doubleOptIn": True, "confirmation": {"wording": "I want <Acme> news."}}
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ async def test_a_deleted_list_frees_its_name_and_reaches_nobody(tenant: Tenant) 
         assert (answer.status, answer.code) == (404, "list_not_found")
     assert (await tenant.get("/api/v1/lists")).body["total"] == 0
     assert (await contact_of(tenant, ann["id"]))["status"] == "subscribed"
-    assert (await tenant.post(f"{waiting}/launch")).code == "audience_empty"
+    assert (await tenant.post(f"{waiting}/launch")).code == "list_not_found"
     assert await add_list(tenant) != list_id
 
 

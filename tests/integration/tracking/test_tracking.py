@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import pytest
 
+from mailrail.db.pool import Pool
 from mailrail.emails.model import EventKind
 from mailrail.ids import Kind
 from tests.oracle.tokens import Tokens
-from tests.support.api import Api, Tenant
+from tests.support.api import Api, Tenant, running_api
 from tests.support.people import history
-from tests.support.postgres import SECRET
+from tests.support.postgres import SECRET, Database
 
 LINKS = ["https://example.com/a?b=c&d=%20e#f", "http://bücher.example/ü\r\nSet-Cookie: x=1", "javascript:alert(1)"]
 
@@ -147,6 +148,26 @@ async def test_a_readers_word_is_kept_with_where_it_came_from(api: Api, mail: Ma
         ("unsubscribed", "unsubscribe", "Tips & <Tricks>", "127.0.0.1", "List-Unsubscribe=One-Click"),
         ("unsubscribed", "unsubscribe", None, "127.0.0.1", "Unsubscribe from all mail of Acme"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("proxies", "header", "ip"),
+    [
+        (0, "203.0.113.9", "127.0.0.1"),
+        (1, "198.51.100.1, 203.0.113.9", "203.0.113.9"),
+        (1, "2001:DB8::1", "2001:db8::1"),
+        (1, "unknown", "127.0.0.1"),
+    ],
+)
+async def test_a_readers_address_is_that_which_our_proxies_tell(
+    database: Database, worker_pool: Pool, mail: Mail, proxies: int, header: str, ip: str
+) -> None:
+    async with running_api(database.settings(proxies=proxies), worker_pool) as behind:
+        form = {"List-Unsubscribe": "One-Click"}
+        path = f"/u/{mail.unsubscribe()}"
+        assert (await behind.call("POST", path, data=form, headers={"X-Forwarded-For": header})).status == 200
+    said = await history(mail.tenant, behind.ids.encode(Kind.CONTACT, mail.contact_id))
+    assert said[-1]["ip"] == ip
 
 
 async def test_one_click_may_come_as_multipart(api: Api, mail: Mail) -> None:
