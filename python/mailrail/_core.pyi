@@ -99,6 +99,12 @@ class Codec:
     def unsubscribe_token(self, account_id: int, contact_id: int, list_id: int, stream_id: int, seq: int) -> str:
         """The 71 characters in `{base}/u/…`."""
 
+    def confirm_token(self, account_id: int, contact_id: int, list_id: int, expires_s: int) -> str:
+        """The 66 characters in `{base}/confirm/…`; `expires_s` counts seconds since 1970."""
+
+    def read_confirm_token(self, token: str) -> tuple[int, int, int, int] | None:
+        """(account_id, contact_id, list_id, expires_s), or None if it is not genuine. The caller looks at the clock."""
+
 def freeze(content: bytes) -> bytes:
     """Checks a campaign's content and prepares it for sending, once per campaign.
 

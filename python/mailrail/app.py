@@ -24,6 +24,7 @@ from mailrail.bus.parking import Parking
 from mailrail.campaigns import routes as campaigns
 from mailrail.campaigns.rehearsal import routes as rehearsal
 from mailrail.config import Settings
+from mailrail.confirmations import routes as confirmations
 from mailrail.contacts import routes as contacts
 from mailrail.db.migrate import check_database
 from mailrail.db.pool import close_pool, open_pool
@@ -40,9 +41,11 @@ from mailrail.mail_v1 import campaigns as mail_campaigns
 from mailrail.mail_v1 import contacts as mail_contacts
 from mailrail.ops import guard
 from mailrail.ops import routes as ops
+from mailrail.privacy import routes as privacy
 from mailrail.ses.control import ControlError
 from mailrail.ses.limiter import Limiter
 from mailrail.ses.sender import follow_keys, make_sender, take_keys
+from mailrail.suppressions import routes as suppressions
 from mailrail.templates import routes as templates
 from mailrail.tracking.routes import Tracking
 from mailrail.wallet import routes as wallet
@@ -71,10 +74,9 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("POST", "/api/v1/contacts", Scope.CONTACTS_WRITE, contacts.create),
         Route("GET", "/api/v1/contacts", Scope.CONTACTS_READ, contacts.page),
         Route("GET", "/api/v1/contacts/<contact_id>", Scope.CONTACTS_READ, contacts.get),
+        Route("PATCH", "/api/v1/contacts/<contact_id>", Scope.CONTACTS_WRITE, contacts.change),
         *contact_imports("/api/v1/contacts/import"),
-        Route("POST", "/api/v1/lists", Scope.CONTACTS_WRITE, contacts.create_list),
-        Route("GET", "/api/v1/lists", Scope.CONTACTS_READ, contacts.page_lists),
-        Route("GET", "/api/v1/lists/<list_id>", Scope.CONTACTS_READ, contacts.get_list),
+        *people("/api/v1"),
         Route("POST", "/api/v1/domains", Scope.DOMAINS_WRITE, domains.create),
         Route("GET", "/api/v1/domains", Scope.DOMAINS_READ, domains.page),
         Route("POST", "/api/v1/domains/<domain_id>/verify", Scope.DOMAINS_WRITE, domains.verify),
@@ -95,7 +97,10 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         # The dialect /v1/mail.
         Route("POST", "/v1/mail/contacts", Scope.CONTACTS_WRITE, mail_contacts.create),
         Route("GET", "/v1/mail/contacts", Scope.CONTACTS_READ, mail_contacts.page),
+        Route("GET", "/v1/mail/contacts/<contact_id>", Scope.CONTACTS_READ, mail_contacts.get),
+        Route("PATCH", "/v1/mail/contacts/<contact_id>", Scope.CONTACTS_WRITE, mail_contacts.change),
         *contact_imports("/v1/mail/contacts/import"),
+        *people("/v1/mail"),
         Route("POST", "/v1/mail/campaigns", Scope.CAMPAIGNS_WRITE, mail_campaigns.create),
         Route("GET", "/v1/mail/campaigns/<campaign_id>", Scope.CAMPAIGNS_READ, mail_campaigns.get),
         Route("PATCH", "/v1/mail/campaigns/<campaign_id>", Scope.CAMPAIGNS_WRITE, mail_campaigns.change),
@@ -110,6 +115,8 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("GET HEAD", "/c/<token>/<link>", PUBLIC, tracking.click),
         Route("GET HEAD", "/u/<token>", PUBLIC, tracking.show_unsubscribe),
         Route("POST", "/u/<token>", PUBLIC, tracking.unsubscribe),
+        Route("GET HEAD", "/confirm/<token>", PUBLIC, confirmations.show),
+        Route("POST", "/confirm/<token>", PUBLIC, confirmations.confirm),
         # Amazon SNS, whose signature is its key.
         Route("POST", "/events/sns", PUBLIC, events.take_notification),
         # Operators.
@@ -131,6 +138,26 @@ def contact_imports(path: str) -> tuple[Route, ...]:
         Route("GET", f"{path}/<import_id>", Scope.CONTACTS_READ, imports.get),
         Route("GET", f"{path}/<import_id>/errors", Scope.CONTACTS_READ, imports.page_errors),
         Route("POST", f"{path}/<import_id>/cancel", Scope.CONTACTS_WRITE, imports.cancel),
+    )
+
+
+def people(path: str) -> tuple[Route, ...]:
+    """What may be known of a person, lists, and addresses that get no mail: the same in both dialects."""
+    return (
+        Route("DELETE", f"{path}/contacts/<contact_id>", Scope.CONTACTS_WRITE, privacy.delete_contact),
+        Route("GET", f"{path}/contacts/<contact_id>/export", Scope.CONTACTS_READ, privacy.export_contact),
+        Route("GET", f"{path}/erasures/<erasure_id>", Scope.CONTACTS_READ, privacy.get_erasure),
+        Route("GET", f"{path}/contacts/<contact_id>/consents", Scope.CONTACTS_READ, contacts.page_consents),
+        Route("POST", f"{path}/lists", Scope.CONTACTS_WRITE, contacts.create_list),
+        Route("GET", f"{path}/lists", Scope.CONTACTS_READ, contacts.page_lists),
+        Route("GET", f"{path}/lists/<list_id>", Scope.CONTACTS_READ, contacts.get_list),
+        Route("PATCH", f"{path}/lists/<list_id>", Scope.CONTACTS_WRITE, contacts.change_list),
+        Route("DELETE", f"{path}/lists/<list_id>", Scope.CONTACTS_WRITE, contacts.delete_list),
+        Route("POST", f"{path}/lists/<list_id>/contacts", Scope.CONTACTS_WRITE, contacts.add_members),
+        Route("DELETE", f"{path}/lists/<list_id>/contacts/<contact_id>", Scope.CONTACTS_WRITE, contacts.remove_member),
+        Route("GET", f"{path}/suppressions", Scope.CONTACTS_READ, suppressions.page),
+        Route("POST", f"{path}/suppressions", Scope.CONTACTS_WRITE, suppressions.create),
+        Route("DELETE", f"{path}/suppressions/<suppression>", Scope.CONTACTS_WRITE, suppressions.delete),
     )
 
 

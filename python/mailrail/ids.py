@@ -27,6 +27,9 @@ class Kind(StrEnum):
     IMPORT = "imp"
     TEMPLATE = "tpl"
     EMAIL = "eml"
+    SUPPRESSION = "sup"
+    CONSENT = "cns"
+    ERASURE = "ers"
 
 
 class Ids:

@@ -18,6 +18,7 @@ from mailrail.campaigns.handlers import SendLoop
 from mailrail.campaigns.schedule import run_scheduler
 from mailrail.cancellation import is_cancelled
 from mailrail.config import Settings
+from mailrail.confirmations.handlers import Confirmer
 from mailrail.db import partitions
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool, close_pool, open_pool
 from mailrail.emails import store as emails
@@ -29,6 +30,7 @@ from mailrail.ops import guard
 from mailrail.ops.health import Health, serving
 from mailrail.ops.ledger import LedgerWatch
 from mailrail.ops.metrics import Metrics
+from mailrail.privacy import handlers as privacy
 from mailrail.ses.limiter import Limiter
 from mailrail.ses.sender import follow_keys, make_sender, take_keys
 from mailrail.web import store as requests
@@ -131,7 +133,17 @@ async def schedule(worker: Worker) -> None:
 
 async def merge_imports(worker: Worker) -> None:
     """Role `import`: uploads of contacts into contacts."""
-    await imports.run_importer(worker.pool)
+    await imports.run_importer(worker.pool, worker.settings.secret_key)
+
+
+async def confirm(worker: Worker) -> None:
+    """Role `confirm`: asks whoever signed up for a list with double opt-in."""
+    await Confirmer(worker.pool, worker.codec, worker.settings).run()
+
+
+async def erase(worker: Worker) -> None:
+    """Role `erase`: takes erased persons out of all mail that was ever sent to them."""
+    await privacy.run_eraser(worker.pool, worker.settings.secret_key)
 
 
 ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
@@ -143,6 +155,8 @@ ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "sweep": sweep,
     "schedule": schedule,
     "import": merge_imports,
+    "confirm": confirm,
+    "erase": erase,
 }
 
 

@@ -21,6 +21,8 @@ pub const ID_CHARS: usize = 26;
 pub const TRACK_CHARS: usize = 39;
 /// Length of an unsubscribe token in characters.
 pub const UNSUBSCRIBE_CHARS: usize = 71;
+/// Length of a confirm token in characters.
+pub const CONFIRM_CHARS: usize = 66;
 
 /// The only key generation so far; a token says which generation sealed it.
 const KEY_ID: u8 = 1;
@@ -28,6 +30,7 @@ const TAG_BYTES: usize = 16;
 const HEAD_BYTES: usize = 1 + TAG_BYTES;
 const TRACK_BYTES: usize = 12;
 const UNSUBSCRIBE_BYTES: usize = 36;
+const CONFIRM_BYTES: usize = 32;
 
 type HmacSha256 = Hmac<Sha256>;
 
@@ -45,6 +48,7 @@ pub struct TokenKeys {
     tag_kind: u8,
     track: SealKeys,
     unsubscribe: SealKeys,
+    confirm: SealKeys,
 }
 
 impl TokenKeys {
@@ -55,6 +59,7 @@ impl TokenKeys {
             tag_kind: kind_of("tag"),
             track: SealKeys::derive(secret, "track"),
             unsubscribe: SealKeys::derive(secret, "unsubscribe"),
+            confirm: SealKeys::derive(secret, "confirm"),
         }
     }
 
@@ -135,6 +140,27 @@ impl TokenKeys {
         let payload: [u8; UNSUBSCRIBE_BYTES] = self.unsubscribe.open(&mut sealed)?.try_into().ok()?;
         let [account_id, contact_id, list_id, stream_id] = [0, 8, 16, 24].map(|at| read_i64(&payload, at));
         Some((account_id, contact_id, list_id, stream_id, read_i32(&payload, 32)))
+    }
+
+    /// The token of the link that confirms a subscription; `expires_s` counts seconds since 1970.
+    pub fn confirm_token(&self, account_id: i64, contact_id: i64, list_id: i64, expires_s: i64) -> String {
+        let mut payload = [0; CONFIRM_BYTES];
+        for (place, number) in payload.chunks_exact_mut(8).zip([account_id, contact_id, list_id, expires_s]) {
+            place.copy_from_slice(&number.to_be_bytes());
+        }
+        let mut sealed = [0; HEAD_BYTES + CONFIRM_BYTES];
+        self.confirm.seal(&payload, &mut sealed);
+        BASE64URL_NOPAD.encode(&sealed)
+    }
+
+    /// `(account_id, contact_id, list_id, expires_s)` of a confirm token, or `None` for anything that these keys
+    /// did not seal. The caller looks at the clock.
+    pub fn read_confirm_token(&self, text: &str) -> Option<(i64, i64, i64, i64)> {
+        let mut sealed = [0; HEAD_BYTES + CONFIRM_BYTES];
+        decode_exactly(&BASE64URL_NOPAD, text, &mut sealed)?;
+        let payload: [u8; CONFIRM_BYTES] = self.confirm.open(&mut sealed)?.try_into().ok()?;
+        let [account_id, contact_id, list_id, expires_s] = [0, 8, 16, 24].map(|at| read_i64(&payload, at));
+        Some((account_id, contact_id, list_id, expires_s))
     }
 
     fn push_block(&self, text: &mut String, kind: u8, id: u64, seq: u32, attempt: u16) {
@@ -267,7 +293,8 @@ fn read_i32(bytes: &[u8], at: usize) -> i32 {
 mod tests {
     use super::*;
 
-    const PREFIXES: [&str; 10] = ["tag", "eml", "con", "lst", "cmp", "dom", "whk", "hold", "evt", "imp"];
+    const PREFIXES: [&str; 13] =
+        ["tag", "eml", "con", "lst", "cmp", "dom", "whk", "hold", "evt", "imp", "sup", "cns", "ers"];
 
     fn keys() -> TokenKeys {
         TokenKeys::derive(b"a secret for tests")
@@ -327,6 +354,9 @@ mod tests {
                 assert_eq!(text.len(), UNSUBSCRIBE_CHARS);
                 assert_eq!(keys.read_unsubscribe_token(&text), Some((id, 2, 3, id, seq)));
             }
+            let text = keys.confirm_token(id, 2, 3, id);
+            assert_eq!(text.len(), CONFIRM_CHARS);
+            assert_eq!(keys.read_confirm_token(&text), Some((id, 2, 3, id)));
         }
     }
 
@@ -344,6 +374,11 @@ mod tests {
             let unsubscribe = BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
             let unsubscribe = flip_bit(&unsubscribe, dice.next() as usize % (unsubscribe.len() * 8));
             assert_eq!(keys.read_unsubscribe_token(&BASE64URL_NOPAD.encode(&unsubscribe)), None);
+
+            let text = keys.confirm_token(dice.next() as i64, dice.next() as i64, 1, stream_id);
+            let confirm = BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
+            let confirm = flip_bit(&confirm, dice.next() as usize % (confirm.len() * 8));
+            assert_eq!(keys.read_confirm_token(&BASE64URL_NOPAD.encode(&confirm)), None);
         }
     }
 
@@ -365,12 +400,18 @@ mod tests {
         let keys = keys();
         let track = keys.track_token(7, 1);
         let unsubscribe = keys.unsubscribe_token(1, 2, 3, 7, 1);
+        let confirm = keys.confirm_token(1, 2, 3, 7);
         assert_eq!(keys.read_track_token(&unsubscribe), None);
         assert_eq!(keys.read_unsubscribe_token(&track), None);
+        assert_eq!(keys.read_unsubscribe_token(&confirm), None);
+        assert_eq!(keys.read_confirm_token(&unsubscribe), None);
         // Equal lengths would not help either: the keys differ.
         let mut sealed = [0; HEAD_BYTES + TRACK_BYTES];
         keys.unsubscribe.seal(&[0; TRACK_BYTES], &mut sealed);
         assert_eq!(keys.read_track_token(&BASE64URL_NOPAD.encode(&sealed)), None);
+        let mut sealed = [0; HEAD_BYTES + CONFIRM_BYTES];
+        keys.unsubscribe.seal(&[0; CONFIRM_BYTES], &mut sealed);
+        assert_eq!(keys.read_confirm_token(&BASE64URL_NOPAD.encode(&sealed)), None);
 
         let other = TokenKeys::derive(b"another secret");
         assert_eq!(other.read_track_token(&track), None);

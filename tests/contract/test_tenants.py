@@ -120,6 +120,10 @@ async def objects_of(tenant: Tenant) -> dict[str, str]:
         found[name] = made.body["id"]
     (hold,) = (await tenant.get("/api/v1/wallet/holds")).body["holds"]
     found["hold_id"] = hold["id"]
+    (entry,) = (await tenant.post("/api/v1/suppressions", {"email": f"{SECRET}3@example.com"})).body["suppressions"]
+    found["suppression"] = entry["id"]
+    person = (await tenant.post("/api/v1/contacts", {"email": f"{SECRET}4@example.com"})).body["id"]
+    found["erasure_id"] = (await tenant.delete(f"/api/v1/contacts/{person}?erase=true")).body["erasureId"]
     found["account_id"] = (await tenant.get("/api/v1/account")).body["id"]
     return found
 

@@ -30,6 +30,10 @@ class Tokens:
         """The token of the unsubscribe link."""
         return self._seal("unsubscribe", struct.pack(">qqqqi", account_id, contact_id, list_id, stream_id, seq))
 
+    def confirm_token(self, account_id: int, contact_id: int, list_id: int, expires_s: int) -> str:
+        """The token of the link that confirms a subscription."""
+        return self._seal("confirm", struct.pack(">qqqq", account_id, contact_id, list_id, expires_s))
+
     def _block(self, prefix: str, number: int, seq: int, attempt: int) -> str:
         kind = hashlib.sha256(prefix.encode()).digest()[0]
         block = struct.pack(">BBHIQ", kind, 0, attempt % 2**16, seq % 2**32, number % 2**64)

@@ -40,10 +40,19 @@ def test_unsubscribe_tokens_are_the_oracles(secret: bytes, claim: tuple[int, int
     assert Codec(secret).read_track_token(token) is None
 
 
+@given(secrets, st.tuples(bigints, bigints, bigints, bigints))
+def test_confirm_tokens_are_the_oracles(secret: bytes, claim: tuple[int, int, int, int]) -> None:
+    token = Tokens(secret).confirm_token(*claim)
+    assert Codec(secret).confirm_token(*claim) == token
+    assert Codec(secret).read_confirm_token(token) == claim
+    assert Codec(secret).read_unsubscribe_token(token) is None
+
+
 @given(st.text(max_size=80) | st.text("ABCabc019-_=+/ \n", max_size=80))
 def test_no_other_text_is_read(text: str) -> None:
     assert codec.read_track_token(text) is None
     assert codec.read_unsubscribe_token(text) is None
+    assert codec.read_confirm_token(text) is None
     assert codec.decode_id("con", text) is None
 
 
@@ -51,6 +60,7 @@ def test_every_flipped_bit_is_refused() -> None:
     for token, read in [
         (codec.track_token(7, 1), codec.read_track_token),
         (codec.unsubscribe_token(1, 2, 3, 7, 1), codec.read_unsubscribe_token),
+        (codec.confirm_token(1, 2, 3, 7), codec.read_confirm_token),
     ]:
         sealed = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         for bit in range(len(sealed) * 8):

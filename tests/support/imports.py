@@ -7,6 +7,7 @@ from typing import Any
 from mailrail.db.pool import Pool
 from mailrail.imports.handlers import merge_next
 from tests.support.api import Answer, Tenant
+from tests.support.postgres import SECRET
 
 PATH = "/api/v1/contacts/import"
 
@@ -25,7 +26,7 @@ async def upload(
 async def merge_all(pool: Pool) -> int:
     """Merges until nothing is left; how many turns it took."""
     turns = 0
-    while await merge_next(pool):
+    while await merge_next(pool, SECRET):
         turns += 1
     return turns
 

@@ -1,11 +1,13 @@
 """Facts of contacts and lists."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from mailrail.contacts.consent import NOTHING_SAID, Consent
 from mailrail.errors import MailrailError
 from mailrail.ids import Kind
 
@@ -20,12 +22,14 @@ class ContactStatus(StrEnum):
     """Whether the person may be written to."""
 
     SUBSCRIBED = "subscribed"
+    # Signed up for a list with double opt-in, and not confirmed yet.
+    PENDING = "pending"
     UNSUBSCRIBED = "unsubscribed"
     BOUNCED = "bounced"
     COMPLAINED = "complained"
 
 
-# What a customer may say of a contact; the other two only SES can tell.
+# What a customer may say of a contact; the others only the person and SES can tell.
 CONSENT = (ContactStatus.SUBSCRIBED, ContactStatus.UNSUBSCRIBED)
 
 
@@ -50,6 +54,13 @@ class Names:
         last = self.last_name if self.last_name is not None else (" ".join(words[1:]) or None)
         return Names(self.name, first, last)
 
+    def without(self, cleared: Collection[str]) -> "Names":
+        """Less some of them: a whole name that was not given follows its parts."""
+        if not cleared:
+            return self
+        kept = replace(self, **dict.fromkeys(cleared))
+        return kept if "name" in cleared else Names(None, kept.first_name, kept.last_name).completed()
+
     def changed(self, given: "Names") -> "Names":
         """After a customer gave some of them: a part that was given stays as given, the others follow it."""
         if given.name is not None:
@@ -70,6 +81,20 @@ class ContactDraft:
     status: ContactStatus | None = None
     tags: list[str] | None = None
     custom_fields: dict[str, Any] | None = None
+    consent: Consent = NOTHING_SAID
+
+
+@dataclass(frozen=True, slots=True)
+class ContactChanges:
+    """What a customer changes of a contact. None leaves as it is; `cleared` are parts of the name that are taken away."""
+
+    email: str | None = None
+    names: Names = field(default_factory=Names)
+    cleared: frozenset[str] = frozenset()
+    status: ContactStatus | None = None
+    tags: list[str] | None = None
+    custom_fields: dict[str, Any] | None = None
+    consent: Consent = NOTHING_SAID
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +112,11 @@ class Contact:
     custom_fields: dict[str, Any]
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def names(self) -> Names:
+        """All of the name."""
+        return Names(self.name, self.first_name, self.last_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +138,81 @@ class ContactFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class Confirmation:
+    """How a list with double opt-in asks; None takes what mailrail or the account has. `wording` is what people agree to."""
+
+    subject: str | None = None
+    wording: str | None = None
+    sender_name: str | None = None
+    sender_email: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListDraft:
+    """A list to be made."""
+
+    name: str
+    double_opt_in: bool = False
+    confirmation: Confirmation = Confirmation()
+
+
+@dataclass(frozen=True, slots=True)
+class ListRule:
+    """How one joins a list."""
+
+    id: int
+    name: str
+    double_opt_in: bool
+
+    @property
+    def joins_as(self) -> ContactStatus:
+        """What a new member is."""
+        return ContactStatus.PENDING if self.double_opt_in else ContactStatus.SUBSCRIBED
+
+
+@dataclass(frozen=True, slots=True)
 class ContactList:
-    """A list as stored, with how many are subscribed to it."""
+    """A list as stored, with how many are subscribed to it, were asked and have not answered, and left it."""
 
     id: int
     account_id: int
     name: str
+    double_opt_in: bool
+    confirmation: Confirmation
     created_at: datetime
     contacts: int
+    pending: int
+    unsubscribed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Whom to put on a list: contacts by number and by address."""
+
+    contact_ids: list[int]
+    emails: list[str]
+    consent: Consent = NOTHING_SAID
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What became of them; all together they are as many as were named."""
+
+    added: int
+    unchanged: int
+    # Left the list, or all lists: only consent brings them back.
+    refused: int
+    not_found: int
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A contact's place on a list."""
+
+    list_id: int
+    list_name: str
+    status: ContactStatus
+    subscribed_at: datetime
 
 
 class ContactNotFound(MailrailError):
@@ -150,3 +247,29 @@ class ListExists(MailrailError):
     def __init__(self, list_id: int) -> None:
         super().__init__()
         self.existing = (Kind.LIST, list_id)
+
+
+class ListInUse(MailrailError):
+    """A campaign that is not over names this list. Change or cancel it, or wait for its end; then delete the list."""
+
+    code = "list_in_use"
+
+
+class MemberNotFound(MailrailError):
+    """This contact is not on the list."""
+
+    code = "member_not_found"
+
+
+class ContactUnreachable(MailrailError):
+    """Mail to this address bounced or was marked as spam. Remove its suppression first."""
+
+    code = "contact_unreachable"
+    param = "status"
+
+
+class ConsentRequired(MailrailError):
+    """This person unsubscribed or has not confirmed. Say in `consent` by `source` and `at` where and when he agreed since."""
+
+    code = "consent_required"
+    param = "consent"

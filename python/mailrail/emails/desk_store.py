@@ -21,12 +21,14 @@ MAILS_LOCK = 0x6D61696C
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What decides about mails before anything is written: whether sending is held, which of the domains are verified and
-    which of the addresses suppressed, and the shard under a lease that holds from now, if it is still to be had.
+    which of the addresses suppressed, and the shard under a lease that holds from now, if it is still to be had. With
+    `has_erased` some of the addresses may be suppressed that are known by their hash alone.
     """
 
     is_held: bool
     verified_domains: frozenset[str]
     suppressed: frozenset[str]
+    has_erased: bool
     renewed: LeasedShard | None
 
 
@@ -51,8 +53,10 @@ WITH mine AS (
 SELECT (SELECT held_at IS NOT NULL FROM installation) AS is_held,
   ARRAY(SELECT domain FROM domains
         WHERE account_id = $1 AND domain = ANY($2::text[]) AND status = 'verified') AS verified,
+  -- Who unsubscribed refused campaigns alone.
   ARRAY(SELECT email_folded FROM suppressions
-        WHERE account_id = $1 AND email_folded = ANY($3::text[])) AS suppressed,
+        WHERE account_id = $1 AND email_folded = ANY($3::text[]) AND reason <> 'unsubscribe') AS suppressed,
+  EXISTS (SELECT FROM suppression_hashes WHERE account_id = $1) AS has_erased,
   pg_advisory_xact_lock_shared($8, hashint8($1)),
   r.stream_id, r.shard, r.account_id, r.lease_id, r.epoch
 FROM (SELECT) AS one LEFT JOIN renewed r ON true
@@ -88,7 +92,13 @@ async def look(
         else LeasedShard(**{name: row[name] for name in ("stream_id", "shard", "account_id", "lease_id", "epoch")})
     )
     # A database that is still being restored has no row yet.
-    return Standing(row["is_held"] is not False, frozenset(row["verified"]), frozenset(row["suppressed"]), renewed)
+    return Standing(
+        row["is_held"] is not False,
+        frozenset(row["verified"]),
+        frozenset(row["suppressed"]),
+        row["has_erased"],
+        renewed,
+    )
 
 
 # —— streams and shards ——————————————————————————————————————————————————————————————————————————————————————————————————

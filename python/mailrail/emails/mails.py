@@ -34,6 +34,7 @@ async def read_round(conn: Connection, shard: LeasedShard, claimed: Round) -> by
             JOIN mails m ON m.stream_id = a.stream_id AND m.seq = a.seq
             JOIN mails f ON f.stream_id = a.stream_id AND f.seq = m.first_seq
             LEFT JOIN suppressions s ON s.account_id = a.account_id AND s.email_folded = lower(a.email)
+              AND s.reason <> 'unsubscribe'
             WHERE a.stream_id = {shard.stream_id} AND {where} ORDER BY a.seq""",
         output=rows,
         format="binary",

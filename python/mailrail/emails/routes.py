@@ -8,7 +8,7 @@ import orjson
 from sanic.response import HTTPResponse
 
 from mailrail.domains.model import NoDefaultSender, SenderNotVerified
-from mailrail.emails import form, service
+from mailrail.emails import form, keys, service
 from mailrail.emails.desk_store import SHARD_SIZE
 from mailrail.emails.form import MailDraft
 from mailrail.emails.keys import Key, Replayed
@@ -30,7 +30,7 @@ from mailrail.emails.mails import MailFilter
 from mailrail.emails.model import EventKind, SendingHeld, State
 from mailrail.emails.service import EVENT_WORDS, FoundMail, MailInvalid, ScheduleTooFar
 from mailrail.emails.submission import Sent
-from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused
+from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused, MailrailError
 from mailrail.ids import NO_ROW, Ids, Kind
 from mailrail.templates import service as templates
 from mailrail.templates.model import Ref, TemplateNotFound, Version
@@ -193,10 +193,9 @@ async def send(request: Request) -> HTTPResponse:
     fields = Fields(read_object(request))
     draft = form.read_mail(fields, request.app.ctx.ids)
     fields.finish()
-    mails = await prepare(request, [draft])
     key = read_key(request, lambda taken: kept(_sent_answer(taken[0], request.app.ctx.ids)))
     try:
-        taken = await accept(request, mails, key)
+        taken = await accept(request, await prepare(request, [draft], key), key)
     except Replayed as replayed:
         return _answer_sent(orjson.loads(replayed.body), is_replay=True)
     return _answer_sent(_sent_answer(taken[0], request.app.ctx.ids), is_replay=False)
@@ -256,10 +255,9 @@ async def send_batch(request: Request) -> HTTPResponse:
     fields = Fields(read_object(request))
     drafts = form.read_batch(fields, request.app.ctx.ids)
     fields.finish()
-    mails = await prepare(request, drafts)
     key = read_key(request, lambda taken: kept(batch_answer(taken, request.app.ctx.ids)))
     try:
-        taken = await accept(request, mails, key)
+        taken = await accept(request, await prepare(request, drafts, key), key)
     except Replayed as replayed:
         return answer_batch(orjson.loads(replayed.body), is_replay=True)
     return answer_batch(batch_answer(taken, request.app.ctx.ids), is_replay=False)
@@ -294,7 +292,7 @@ async def page(request: Request) -> HTTPResponse:
             found = await service.page(conn, account_id, wanted, asked.limit, asked.offset, after)
             total = await service.count(conn, account_id, wanted)
     is_capped = campaign is None and total > TOTAL_CAP
-    items: list[dict[str, Any]] = [dict(_shown(mail, ctx.ids)) for mail in found]
+    items: list[dict[str, Any]] = [dict(shown_mail(mail, ctx.ids)) for mail in found]
     return answer({**page_answer("emails", items, asked, TOTAL_CAP if is_capped else total), "totalCapped": is_capped})
 
 
@@ -318,8 +316,23 @@ async def cancel(request: Request, email_id: str) -> HTTPResponse:
 # —— what both dialects do with a request ———————————————————————————————————————————————————————————————————————————————
 
 
-async def prepare(request: Request, drafts: Sequence[MailDraft]) -> list[Mail]:
-    """The mails ready to be sent, or everything that is wrong with them. Raises FieldsInvalid and what `service` raises."""
+async def prepare(request: Request, drafts: Sequence[MailDraft], key: Key | None) -> list[Mail]:
+    """The mails ready to be sent, or everything that is wrong with them. Raises FieldsInvalid and what `service` raises.
+
+    What came before under this key is answered as it was then, though its template or its sender may be gone by now: raises
+    what `keys.recall` does.
+    """
+    try:
+        return await _prepare(request, drafts)
+    except MailrailError:
+        caller = request.ctx.caller
+        if key is not None and caller is not None:
+            async with request.transaction() as conn:
+                await keys.recall(conn, caller.account.id, caller.is_test, key)
+        raise
+
+
+async def _prepare(request: Request, drafts: Sequence[MailDraft]) -> list[Mail]:
     account, settings = request.ctx.account, request.app.ctx.settings
     errors: list[FieldError] = []
     prepared: list[Mail] = []
@@ -477,7 +490,8 @@ def _marked(response: HTTPResponse, is_replay: bool) -> HTTPResponse:
     return response
 
 
-def _shown(mail: FoundMail, ids: Ids) -> EmailAnswer:
+def shown_mail(mail: FoundMail, ids: Ids) -> EmailAnswer:
+    """A mail as lists print it."""
     return {
         "id": ids.encode_email(mail.stream_id, mail.seq),
         "to": _joined(one.email for one in mail.recipients if one.role is Role.TO),
@@ -496,13 +510,9 @@ def _shown(mail: FoundMail, ids: Ids) -> EmailAnswer:
 
 def _detail(mail: FoundMail, ids: Ids) -> EmailDetailAnswer:
     content = orjson.loads(mail.content) if mail.content else {}
-    events = sorted(
-        ((event.at, event, one) for one in mail.recipients for event in one.events),
-        key=lambda entry: (entry[0], entry[1].kind),
-    )
     return {
         "email": {
-            **_shown(mail, ids),
+            **shown_mail(mail, ids),
             "recipients": [
                 {
                     "email": one.email,
@@ -517,11 +527,20 @@ def _detail(mail: FoundMail, ids: Ids) -> EmailDetailAnswer:
             "html": content.get("html"),
             "text": content.get("text"),
         },
-        "events": [
-            {"type": EVENT_WORDS[event.kind], "createdAt": shown_time(at), "email": one.email, "detail": event.detail}
-            for at, event, one in events
-        ],
+        "events": shown_events(mail),
     }
+
+
+def shown_events(mail: FoundMail) -> list[EventAnswer]:
+    """All that happened to a mail, oldest first."""
+    events = sorted(
+        ((event.at, event, one) for one in mail.recipients for event in one.events),
+        key=lambda entry: (entry[0], entry[1].kind),
+    )
+    return [
+        {"type": EVENT_WORDS[event.kind], "createdAt": shown_time(at), "email": one.email, "detail": event.detail}
+        for at, event, one in events
+    ]
 
 
 def _joined(addresses: Iterable[str]) -> str:

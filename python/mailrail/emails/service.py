@@ -13,7 +13,7 @@ from mailrail.accounts.model import Account
 from mailrail.config import Settings
 from mailrail.db.pool import Connection
 from mailrail.domains import service as domains
-from mailrail.emails import mails
+from mailrail.emails import mails, traces
 from mailrail.emails.form import Mailbox, MailDraft, addresses_of
 from mailrail.emails.mail import (
     SCHEDULE_MAX,
@@ -237,6 +237,15 @@ async def _look_at(conn: Connection, account_id: int, rows: Sequence[Any]) -> li
     for fact in facts:
         found.setdefault((fact["stream_id"], fact["first_seq"]), []).append(_recipient(fact))
     return [_found(row, tuple(found[row["stream_id"], row["seq"]])) for row in rows]
+
+
+async def mails_of(
+    conn: Connection, account_id: int, contact_id: int, folded: str, most: int
+) -> list[tuple[int, FoundMail]]:
+    """A person's own copies of mail, newest first, each with the first number of the whole mail."""
+    rows = await traces.find_mails(conn, account_id, contact_id, folded, most)
+    found = await _look_at(conn, account_id, rows)
+    return [(row["first_seq"], mail) for row, mail in zip(rows, found, strict=True)]
 
 
 async def count(conn: Connection, account_id: int, wanted: MailFilter) -> int:

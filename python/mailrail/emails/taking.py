@@ -19,6 +19,7 @@ from mailrail.emails.desk_store import SHARD_SIZE, Placed, Standing
 from mailrail.emails.model import SendingHeld
 from mailrail.emails.submission import Shard, Submission, Written
 from mailrail.errors import MailrailError
+from mailrail.suppressions import service as suppressions
 from mailrail.wallet import service as wallet
 from mailrail.wallet.model import InsufficientFunds, WalletFrozen
 
@@ -88,6 +89,10 @@ class Taking:
                 sending.leased = standing.renewed
         self.written.sending = sending
         self.written.suppressed = standing.suppressed
+        if standing.has_erased:
+            self.written.suppressed |= await suppressions.wake(
+                conn, self.account.id, addresses, self.settings.secret_key
+            )
         return standing
 
     async def _refuse_unverified(self, conn: Connection, standing: Standing) -> None:

@@ -84,7 +84,11 @@ async def insert_events(conn: Connection) -> None:
     """Adds the staged events to their mails; those of streams that are gone are passed over."""
     await conn.execute(
         """INSERT INTO events (stream_id, seq, kind, dedupe, account_id, attempt, at, ses_message_id, detail)
-           SELECT i.stream_id, i.seq, i.kind, i.dedupe, s.account_id, i.attempt, i.at, i.ses_message_id, i.detail
+           SELECT i.stream_id, i.seq, i.kind, i.dedupe, s.account_id, i.attempt, i.at, i.ses_message_id,
+             -- Servers quote the address when they refuse it; an erased person's shall not come back by that.
+             CASE WHEN i.detail IS NOT NULL AND s.account_id IN (SELECT account_id FROM erasures) AND EXISTS (
+                    SELECT FROM audience a WHERE a.stream_id = i.stream_id AND a.seq = i.seq AND a.email_hash IS NOT NULL)
+                  THEN NULL ELSE i.detail END
            FROM incoming i JOIN streams s USING (stream_id)
            ON CONFLICT DO NOTHING"""
     )
@@ -105,18 +109,29 @@ async def suppress_addresses(conn: Connection) -> None:
     """
     await conn.execute(
         """WITH hit AS (
-             SELECT DISTINCT ON (a.account_id, lower(a.email)) a.account_id, lower(a.email) AS email_folded, i.kind
+             SELECT DISTINCT ON (a.account_id, lower(a.email), a.email_hash) a.account_id, lower(a.email) AS email_folded,
+               a.email_hash, i.kind, CASE i.kind WHEN $1 THEN 'bounce' ELSE 'complaint' END AS reason
              FROM incoming i JOIN audience a USING (stream_id, seq)
              WHERE i.kind = $1 OR (i.kind = $2 AND coalesce(i.detail, '') !~ '^(not-spam|auth-failure)(/|$)')
-             ORDER BY a.account_id, lower(a.email), i.kind DESC
+             ORDER BY a.account_id, lower(a.email), a.email_hash, i.kind DESC
            ), suppressed AS (
-             INSERT INTO suppressions (account_id, email_folded, reason)
-             SELECT account_id, email_folded, CASE kind WHEN $1 THEN 'bounce' ELSE 'complaint' END FROM hit
-             ON CONFLICT DO NOTHING
+             INSERT INTO suppressions AS x (account_id, email_folded, reason)
+             SELECT account_id, email_folded, reason FROM hit WHERE email_hash IS NULL
+             -- What refuses campaigns alone becomes what refuses all mail.
+             ON CONFLICT (account_id, email_folded) DO UPDATE SET reason = excluded.reason WHERE x.reason = 'unsubscribe'
+           ), erased AS (
+             INSERT INTO suppression_hashes AS x (account_id, email_hash, reason, created_at)
+             SELECT account_id, email_hash, reason, now() FROM hit WHERE email_hash IS NOT NULL
+             ON CONFLICT (account_id, email_hash) DO UPDATE SET reason = excluded.reason WHERE x.reason = 'unsubscribe'
+           ), complained AS (
+             INSERT INTO consents (account_id, contact_id, status, source, at)
+             SELECT c.account_id, c.id, 'unsubscribed', 'complaint', now() FROM hit
+             JOIN contacts c ON c.account_id = hit.account_id AND c.email_folded = hit.email_folded
+             WHERE hit.kind = $2 AND c.status IN ('subscribed', 'pending')
            )
            UPDATE contacts c SET status = CASE hit.kind WHEN $1 THEN 'bounced' ELSE 'complained' END, updated_at = now()
            FROM hit WHERE c.account_id = hit.account_id AND c.email_folded = hit.email_folded
-             AND c.status = 'subscribed'""",
+             AND c.status IN ('subscribed', 'pending')""",
         int(EventKind.BOUNCE_PERMANENT),
         int(EventKind.COMPLAINT),
     )

@@ -16,6 +16,7 @@ from mailrail.addresses import AddressInvalid, parse_address
 from mailrail.cancellation import is_cancelled
 from mailrail.contacts import merge
 from mailrail.contacts import service as contacts
+from mailrail.contacts.consent import Consent
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.imports import store
 from mailrail.imports.model import Counts, Import, ImportStatus, StoredPiece
@@ -44,14 +45,14 @@ PASSES = (
 )
 
 
-async def run_importer(pool: Pool) -> None:
+async def run_importer(pool: Pool, secret_key: str) -> None:
     """Until cancelled."""
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_tidy_again_and_again(pool))
         ahead = LookAhead(pool)
         while not is_cancelled():
             try:
-                busy = await merge_next(pool, ahead)
+                busy = await merge_next(pool, secret_key, ahead)
             except DATABASE_ERRORS as error:
                 log.warning("import: the database failed (%s)", type(error).__name__)
                 busy = False
@@ -106,7 +107,7 @@ class LookAhead:
             return None  # whoever has the turn reads it again
 
 
-async def merge_next(pool: Pool, ahead: LookAhead | None = None) -> bool:
+async def merge_next(pool: Pool, secret_key: str, ahead: LookAhead | None = None) -> bool:
     """Merges one piece of the import whose turn it is; False where there is none. An import that cannot be merged fails."""
     turn: Import | None = None
     try:
@@ -119,7 +120,7 @@ async def merge_next(pool: Pool, ahead: LookAhead | None = None) -> bool:
                 staged = await _stage(conn, turn, await _rows_of(conn, turn, number, ahead))
                 if ahead is not None:
                     ahead.begin(turn, number + 1)
-                await store.add_counts(conn, turn.id, await _merge(conn, turn, staged))
+                await store.add_counts(conn, turn.id, await _merge(conn, turn, staged, secret_key))
                 await store.delete_piece(conn, turn.id, number)
             await store.complete_if_done(conn, turn.id)
     except PASSES as error:
@@ -155,11 +156,20 @@ async def _stage(conn: Connection, turn: Import, rows: ImportRows) -> Staged:
     return Staged(rows.contact_count, rows.error_count, rows.doubled_count)
 
 
-async def _merge(conn: Connection, turn: Import, staged: Staged) -> Counts:
+async def _merge(conn: Connection, turn: Import, staged: Staged, secret_key: str) -> Counts:
     if not staged.contacts:
         return Counts(failed=staged.errors, doubled=staged.doubled)
-    list_id, update = turn.options.list_id, turn.options.upsert
-    merged = await merge.merge(conn, turn.account_id, turn.id, staged.contacts, list_id=list_id, update=update)
+    options = turn.options
+    merged = await merge.merge(
+        conn,
+        turn.account_id,
+        turn.id,
+        staged.contacts,
+        secret_key,
+        list_id=options.list_id,
+        update=options.upsert,
+        consent=Consent(options.consent_source, None, options.consent_wording),
+    )
     return Counts(
         merged.created,
         merged.updated,

@@ -343,3 +343,13 @@ async def forget_errors(conn: Connection) -> None:
            WHERE e.import_id = i.id AND i.completed_at < now() - make_interval(days => $1)""",
         ERRORS_KEPT_DAYS,
     )
+
+
+async def erase_errors(conn: Connection, account_id: int, folded: str) -> None:
+    """Drops failed rows that name an erased person's address, also as a part of what was wrong."""
+    await conn.execute(
+        """DELETE FROM import_errors
+           WHERE account_id = $1 AND position($2 IN lower(concat_ws(' ', email, reason))) > 0""",
+        account_id,
+        folded,
+    )

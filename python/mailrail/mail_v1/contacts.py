@@ -1,12 +1,22 @@
-"""/v1/mail/contacts."""
+"""/v1/mail/contacts: lists, consents and whatever else is the same in both dialects is not here."""
 
 from typing import Any, TypedDict
 
 from sanic.response import HTTPResponse
 
-from mailrail.contacts.form import read_contact
-from mailrail.contacts.model import Contact, ContactExists, ListNotFound
-from mailrail.contacts.routes import FILTERS, UPSERT, contacts_answer, find_contacts, save_contact
+from mailrail.contacts import form
+from mailrail.contacts.model import Contact, ContactNotFound, ListNotFound
+from mailrail.contacts.routes import (
+    CHANGE_ERRORS,
+    FILTERS,
+    SAVE_ERRORS,
+    UPSERT,
+    change_contact,
+    contacts_answer,
+    find_contact,
+    find_contacts,
+    save_contact,
+)
 from mailrail.ids import Ids, Kind
 from mailrail.web.answers import answer
 from mailrail.web.context import Request
@@ -16,7 +26,7 @@ from mailrail.web.values import shown_time
 
 
 class MailContactAnswer(TypedDict):
-    """A contact. `status` says whether the person may be written to."""
+    """A contact."""
 
     id: str
     email: str
@@ -29,7 +39,7 @@ class MailContactAnswer(TypedDict):
 
 
 class MailContactsAnswer(PageAnswer):
-    """A page of contacts; `totalCapped` where they were not counted to the end."""
+    """A page of contacts, newest first; `totalCapped` says that there are more than `total`."""
 
     contacts: list[MailContactAnswer]
     totalCapped: bool  # noqa: N815  a key of JSON; ruff does not see that this is a TypedDict, too
@@ -45,10 +55,10 @@ SARAH = {
 
 
 @operation(
-    answers={201: MailContactAnswer, 200: MailContactAnswer},
-    reads=read_contact,
+    answers={200: MailContactAnswer, 201: MailContactAnswer},
+    reads=form.read_contact,
     query=(UPSERT,),
-    raises=(ListNotFound, ContactExists),
+    raises=SAVE_ERRORS,
     example=(
         SARAH,
         {"id": "con_abc123", **SARAH, "status": "subscribed", "createdAt": "2026-04-08T10:15:00Z"},
@@ -62,11 +72,23 @@ async def create(request: Request) -> HTTPResponse:
     return answer(_shown(saved.contact, request.app.ctx.ids), 201 if saved.created else 200)
 
 
-@operation(answers={200: MailContactsAnswer}, query=(*PAGE_QUERY, *FILTERS), raises=(ListNotFound,))
+@operation(answers={200: MailContactsAnswer}, query=(*FILTERS, *PAGE_QUERY), raises=(ListNotFound,))
 async def page(request: Request) -> HTTPResponse:
     """GET /v1/mail/contacts: contacts, newest first."""
     asked, found, total = await find_contacts(request)
     return answer(contacts_answer([_shown(contact, request.app.ctx.ids) for contact in found], asked, total))
+
+
+@operation(answers={200: MailContactAnswer}, raises=(ContactNotFound,))
+async def get(request: Request, contact_id: str) -> HTTPResponse:
+    """GET /v1/mail/contacts/:id: one contact."""
+    return answer(_shown(await find_contact(request, contact_id), request.app.ctx.ids))
+
+
+@operation(answers={200: MailContactAnswer}, reads=form.read_changes, raises=CHANGE_ERRORS)
+async def change(request: Request, contact_id: str) -> HTTPResponse:
+    """PATCH /v1/mail/contacts/:id: changes what is given. Tags are replaced, custom fields merged, null clears a name."""
+    return answer(_shown(await change_contact(request, contact_id), request.app.ctx.ids))
 
 
 def _shown(contact: Contact, ids: Ids) -> MailContactAnswer:

@@ -28,43 +28,54 @@ button:focus-visible { outline: 3px solid #e8a400; outline-offset: 2px; }
 """
 
 
+# What a mail program's one click says, in the words of RFC 8058.
+ONE_CLICK = "List-Unsubscribe=One-Click"
+
+
 def unsubscribe_page(sender: Sender) -> str:
     """Asks; only the form acts."""
     account = escape(sender.account)
     if sender.list is None:
         question = f"You will get no more mail from {account}."
-        buttons = _button("all", "Unsubscribe")
+        buttons = button("unsubscribe", "all", wording(sender, everything=True))
     else:
         question = f"This mail came to you by the list “{escape(sender.list)}” of {account}."
-        buttons = _button("list", "Unsubscribe from this list") + _button(
-            "all", f"Unsubscribe from all mail of {account}", other=True
+        buttons = button("unsubscribe", "list", wording(sender, everything=False)) + button(
+            "unsubscribe", "all", wording(sender, everything=True), other=True
         )
-    return _page("Unsubscribe", f'<p>{question}</p><form method="post">{buttons}</form>')
+    return page("Unsubscribe", f'<p>{question}</p><form method="post">{buttons}</form>')
+
+
+def wording(sender: Sender, *, everything: bool) -> str:
+    """What the button says that the reader used."""
+    if sender.list is None:
+        return "Unsubscribe"
+    return f"Unsubscribe from all mail of {sender.account}" if everything else "Unsubscribe from this list"
 
 
 def unsubscribed_page(sender: Sender, *, everything: bool) -> str:
     """Confirms."""
     what = "mail" if everything or sender.list is None else f"mail of the list “{escape(sender.list)}”"
-    return _page("You are unsubscribed", f"<p>You will get no more {what} from {escape(sender.account)}.</p>")
+    return page("You are unsubscribed", f"<p>You will get no more {what} from {escape(sender.account)}.</p>")
 
 
 def unclear_page() -> str:
     """For a POST that is neither the form nor a mail program's one click."""
-    return _page("Nothing was changed", "<p>Please use the button on the unsubscribe page.</p>")
+    return page("Nothing was changed", "<p>Please use the button on the unsubscribe page.</p>")
 
 
 def missing_page() -> str:
     """For an address that we did not make, or not in this form."""
-    return _page(
-        "This link does not work", "<p>It may have been cut off. Please copy the whole link from the mail.</p>"
-    )
+    return page("This link does not work", "<p>It may have been cut off. Please copy the whole link from the mail.</p>")
 
 
-def _button(scope: str, label: str, *, other: bool = False) -> str:
-    return f'<button{" class=other" if other else ""} name="unsubscribe" value="{scope}">{label}</button>'
+def button(name: str, value: str, label: str, *, other: bool = False) -> str:
+    """What sends the form."""
+    return f'<button{" class=other" if other else ""} name="{name}" value="{value}">{escape(label)}</button>'
 
 
-def _page(title: str, content: str) -> str:
+def page(title: str, content: str) -> str:
+    """The frame of all pages; both parts are HTML."""
     return (
         '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sanic.response import HTTPResponse, empty, html
 
+from mailrail.contacts.consent import Consent
 from mailrail.db.pool import Pool
 from mailrail.tracking import pages, service
 from mailrail.tracking.model import LinkNotFound, Sender, Subscription, clicked, opened
@@ -89,7 +90,9 @@ class Tracking:
         if not one_click and scope not in ("list", "all"):
             return html(pages.unclear_page(), status=400, headers=pages.HEADERS)
         everything = scope == "all"
-        await service.unsubscribe(self._pool, found.subscription, everything=everything)
+        wording = pages.ONE_CLICK if one_click else pages.wording(found.sender, everything=everything)
+        said = Consent(ip=request.remote_addr or request.ip, wording=wording)
+        await service.unsubscribe(self._pool, found.subscription, said, everything=everything)
         return html(pages.unsubscribed_page(found.sender, everything=everything), headers=pages.HEADERS)
 
     async def _find(self, token: str) -> Found | None:

@@ -11,6 +11,7 @@ import asyncpg
 from mailrail.accounts import service as accounts
 from mailrail.accounts.model import AccountNotFound
 from mailrail.contacts import service as contacts
+from mailrail.contacts.consent import Consent
 from mailrail.db.pool import Pool, transaction
 from mailrail.emails.model import is_transactional
 from mailrail.tracking import store
@@ -142,10 +143,11 @@ async def sender(pool: Pool, subscription: Subscription) -> Sender | None:
         return Sender(account.name, await contacts.list_name(conn, account.id, subscription.list_id))
 
 
-async def unsubscribe(pool: Pool, subscription: Subscription, *, everything: bool) -> None:
-    """Takes the reader's word: off the list that the mail went to, or off everything. Doing it twice changes nothing."""
+async def unsubscribe(pool: Pool, subscription: Subscription, consent: Consent, *, everything: bool) -> None:
+    """Takes the reader's word: off the list that the mail went to, or off everything. Doing it twice changes nothing. The
+    `consent` has what is known of the word: where it came from.
+    """
     async with transaction(pool, subscription.account_id) as conn:
-        await contacts.unsubscribe(
-            conn, subscription.account_id, subscription.contact_id, None if everything else subscription.list_id
-        )
+        list_id = None if everything else subscription.list_id
+        await contacts.unsubscribe(conn, subscription.account_id, subscription.contact_id, list_id, consent)
         await store.record(conn, [unsubscribed(subscription)])

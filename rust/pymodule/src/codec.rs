@@ -45,4 +45,12 @@ impl Codec {
     fn unsubscribe_token(&self, account_id: i64, contact_id: i64, list_id: i64, stream_id: i64, seq: i32) -> String {
         self.keys.unsubscribe_token(account_id, contact_id, list_id, stream_id, seq)
     }
+
+    fn confirm_token(&self, account_id: i64, contact_id: i64, list_id: i64, expires_s: i64) -> String {
+        self.keys.confirm_token(account_id, contact_id, list_id, expires_s)
+    }
+
+    fn read_confirm_token(&self, token: &str) -> Option<(i64, i64, i64, i64)> {
+        self.keys.read_confirm_token(token)
+    }
 }

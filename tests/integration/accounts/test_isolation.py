@@ -12,6 +12,10 @@ from mailrail.db.pool import Pool, transaction
 from mailrail.domains import store as domains
 from mailrail.domains.model import DomainNotFound
 from mailrail.ids import Kind
+from mailrail.privacy import service as privacy
+from mailrail.privacy.model import ErasureNotFound
+from mailrail.suppressions import service as suppressions
+from mailrail.suppressions.model import SuppressionNotFound
 from mailrail.templates import service as templates
 from mailrail.templates.model import Ref, TemplateNotFound
 from mailrail.wallet import service as wallet
@@ -36,6 +40,10 @@ async def objects_of(tenant: Tenant) -> dict[Kind, int]:
                          RETURNING id""",
             Kind.HOLD: """INSERT INTO holds (account_id, stream_id, price_micros, recipients, amount_micros)
                           VALUES ($1, 1, 0, 1, 0) RETURNING id""",
+            Kind.SUPPRESSION: """INSERT INTO suppressions (account_id, email_folded, reason)
+                                 VALUES ($1, 'secret@example.com', 'manual') RETURNING id""",
+            Kind.ERASURE: """INSERT INTO erasures (account_id, contact_id, email_folded, email_hash)
+                             VALUES ($1, 1, 'secret@example.org', sha256('')) RETURNING id""",
             Kind.WEBHOOK: """INSERT INTO webhook_endpoints (account_id, url, events, secret)
                              VALUES ($1, 'https://secret.example.com/', '{*}', decode('00', 'hex')) RETURNING id""",
             Kind.TEMPLATE: """WITH made AS (INSERT INTO templates (account_id, name) VALUES ($1, 'Secret') RETURNING id)
@@ -69,6 +77,7 @@ async def test_lists_show_the_tenants_own_rows_only(api: Api, tenant: Tenant, st
         ("/api/v1/domains", "domains"),
         ("/api/v1/campaigns", "campaigns"),
         ("/v1/mail/contacts", "contacts"),
+        ("/api/v1/suppressions", "suppressions"),
         ("/api/v1/webhooks", "webhooks"),
         ("/api/v1/templates", "templates"),
         ("/v1/mail/wallet/holds", "holds"),
@@ -87,6 +96,10 @@ async def test_the_database_hides_rows_even_where_the_code_names_the_wrong_tenan
         for call, error in (
             (contacts.get(conn, account_id, theirs[Kind.CONTACT]), ContactNotFound),
             (contacts.get_list(conn, account_id, theirs[Kind.LIST]), ListNotFound),
+            (contacts.remove(conn, account_id, theirs[Kind.CONTACT]), ContactNotFound),
+            (contacts.delete_list(conn, account_id, theirs[Kind.LIST]), ListNotFound),
+            (suppressions.lift(conn, account_id, row_id=theirs[Kind.SUPPRESSION]), SuppressionNotFound),
+            (privacy.get_erasure(conn, account_id, theirs[Kind.ERASURE]), ErasureNotFound),
             (domains.read_domain(conn, account_id, theirs[Kind.DOMAIN]), DomainNotFound),
             (campaigns.get(conn, account_id, theirs[Kind.CAMPAIGN]), CampaignNotFound),
             (wallet.get_hold(conn, account_id, theirs[Kind.HOLD]), HoldNotFound),

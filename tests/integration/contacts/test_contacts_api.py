@@ -130,5 +130,8 @@ async def test_who_left_a_list_comes_back_only_by_his_own_word(tenant: Tenant) -
     assert (await tenant.post("/api/v1/contacts", body)).status == 409
     assert (await tenant.post("/api/v1/contacts?upsert=true", body)).status == 200
     assert (await tenant.get(listed)).body["total"] == 0
-    assert (await tenant.post("/api/v1/contacts?upsert=true", {**body, "status": "subscribed"})).status == 200
+    claimed = await tenant.post("/api/v1/contacts?upsert=true", {**body, "status": "subscribed"})
+    assert (claimed.status, claimed.code, claimed.params) == (422, "consent_required", {"consent"})
+    consent = {"source": "checkout", "at": "2026-01-02T03:04:05Z"}
+    assert (await tenant.post("/api/v1/contacts", {**body, "consent": consent})).status == 200
     assert (await tenant.get(listed)).body["total"] == 1

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import pytest
 
 from mailrail.emails.model import EventKind
+from mailrail.ids import Kind
 from tests.oracle.tokens import Tokens
 from tests.support.api import Api, Tenant
+from tests.support.people import history
 from tests.support.postgres import SECRET
 
 LINKS = ["https://example.com/a?b=c&d=%20e#f", "http://bücher.example/ü\r\nSet-Cookie: x=1", "javascript:alert(1)"]
@@ -133,6 +135,18 @@ async def test_one_click_takes_the_reader_off_the_list_once(api: Api, mail: Mail
         assert done.status == 200
     assert await mail.statuses() == ("subscribed", "unsubscribed")
     assert await mail.events() == [(EventKind.UNSUBSCRIBE, None)]
+
+
+async def test_a_readers_word_is_kept_with_where_it_came_from(api: Api, mail: Mail) -> None:
+    contact_id = api.ids.encode(Kind.CONTACT, mail.contact_id)
+    for _ in range(2):
+        await api.call("POST", f"/u/{mail.unsubscribe()}", data={"List-Unsubscribe": "One-Click"})
+    await api.call("POST", f"/u/{mail.unsubscribe()}", data={"unsubscribe": "all"})
+    said = (await history(mail.tenant, contact_id))[2:]
+    assert [(line["status"], line["source"], line["list"], line["ip"], line["wording"]) for line in said] == [
+        ("unsubscribed", "unsubscribe", "Tips & <Tricks>", "127.0.0.1", "List-Unsubscribe=One-Click"),
+        ("unsubscribed", "unsubscribe", None, "127.0.0.1", "Unsubscribe from all mail of Acme"),
+    ]
 
 
 async def test_one_click_may_come_as_multipart(api: Api, mail: Mail) -> None:

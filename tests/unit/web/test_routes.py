@@ -13,6 +13,7 @@ PUBLIC_PATHS = {
     "o/<token:str>",
     "c/<token:str>/<link:str>",
     "u/<token:str>",
+    "confirm/<token:str>",
     "events/sns",
     "healthz",
     "readyz",
