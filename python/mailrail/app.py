@@ -77,9 +77,7 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("PATCH", "/api/v1/contacts/<contact_id>", Scope.CONTACTS_WRITE, contacts.change),
         *contact_imports("/api/v1/contacts/import"),
         *people("/api/v1"),
-        Route("POST", "/api/v1/domains", Scope.DOMAINS_WRITE, domains.create),
-        Route("GET", "/api/v1/domains", Scope.DOMAINS_READ, domains.page),
-        Route("POST", "/api/v1/domains/<domain_id>/verify", Scope.DOMAINS_WRITE, domains.verify),
+        *sending_domains("/api/v1/domains"),
         Route("POST", "/api/v1/campaigns", Scope.CAMPAIGNS_WRITE, campaigns.create),
         Route("GET", "/api/v1/campaigns", Scope.CAMPAIGNS_READ, campaigns.page),
         Route("GET", "/api/v1/campaigns/<campaign_id>", Scope.CAMPAIGNS_READ, campaigns.get),
@@ -101,6 +99,7 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("PATCH", "/v1/mail/contacts/<contact_id>", Scope.CONTACTS_WRITE, mail_contacts.change),
         *contact_imports("/v1/mail/contacts/import"),
         *people("/v1/mail"),
+        *sending_domains("/v1/mail/domains"),
         Route("POST", "/v1/mail/campaigns", Scope.CAMPAIGNS_WRITE, mail_campaigns.create),
         Route("GET", "/v1/mail/campaigns/<campaign_id>", Scope.CAMPAIGNS_READ, mail_campaigns.get),
         Route("PATCH", "/v1/mail/campaigns/<campaign_id>", Scope.CAMPAIGNS_WRITE, mail_campaigns.change),
@@ -127,6 +126,17 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         Route("GET HEAD", "/openapi.json", PUBLIC, reference.show_document),
         Route("GET HEAD", "/docs", PUBLIC, reference.show_docs),
         Route("GET HEAD", "/docs/errors", PUBLIC, reference.show_errors),
+    )
+
+
+def sending_domains(path: str) -> tuple[Route, ...]:
+    """What is the same in both dialects."""
+    return (
+        Route("POST", path, Scope.DOMAINS_WRITE, domains.create),
+        Route("GET", path, Scope.DOMAINS_READ, domains.page),
+        Route("GET", f"{path}/<domain_id>", Scope.DOMAINS_READ, domains.get),
+        Route("POST", f"{path}/<domain_id>/verify", Scope.DOMAINS_WRITE, domains.verify),
+        Route("DELETE", f"{path}/<domain_id>", Scope.DOMAINS_WRITE, domains.delete),
     )
 
 

@@ -1,4 +1,4 @@
-"""/api/v1/domains, and PATCH …/account."""
+"""…/domains, and PATCH …/account."""
 
 from typing import TypedDict
 
@@ -11,7 +11,7 @@ from mailrail.domains.form import read_domain
 from mailrail.domains.model import CheckedDomain, Domain, DomainExists, DomainNotFound, SenderNotVerified
 from mailrail.ids import Ids, Kind
 from mailrail.ses.control import ControlError
-from mailrail.web.answers import answer
+from mailrail.web.answers import DeletedAnswer, answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import Fields
@@ -52,7 +52,7 @@ class CheckedDomainAnswer(DomainAnswer):
 
 @operation(answers={201: CheckedDomainAnswer}, reads=read_domain, raises=(DomainExists,))
 async def create(request: Request) -> HTTPResponse:
-    """POST /api/v1/domains: adds a domain to send from. The answer has the DNS records that its owner has to publish."""
+    """POST …/domains: adds a domain to send from. The answer has the DNS records that its owner has to publish."""
     ctx = request.app.ctx
     fields = Fields(read_object(request))
     domain = read_domain(fields)
@@ -63,7 +63,7 @@ async def create(request: Request) -> HTTPResponse:
 
 @operation(answers={200: DomainsAnswer}, query=PAGE_QUERY)
 async def page(request: Request) -> HTTPResponse:
-    """GET /api/v1/domains: sending domains, newest first."""
+    """GET …/domains: sending domains, newest first."""
     ctx, account_id = request.app.ctx, request.ctx.account.id
     asked = read_page(request, Kind.DOMAIN, ctx.ids)
     async with request.transaction() as conn:
@@ -74,12 +74,34 @@ async def page(request: Request) -> HTTPResponse:
 
 @operation(answers={200: CheckedDomainAnswer}, raises=(DomainNotFound, ControlError))
 async def verify(request: Request, domain_id: str) -> HTTPResponse:
-    """POST /api/v1/domains/:id/verify: asks Amazon SES now whether the domain is verified."""
+    """POST …/domains/:id/verify: asks Amazon SES now whether the domain is verified."""
     ctx = request.app.ctx
     Fields(read_object(request)).finish()
     row_id = ctx.ids.find(Kind.DOMAIN, domain_id)
     checked = await service.verify(request.transaction, request.ctx.account.id, row_id, ctx.settings)
     return answer(_shown_checked(checked, ctx.ids))
+
+
+@operation(answers={200: CheckedDomainAnswer}, raises=(DomainNotFound,))
+async def get(request: Request, domain_id: str) -> HTTPResponse:
+    """GET …/domains/:id: one domain, with the DNS records that its owner has to publish. While Amazon SES does not answer
+    there are none.
+    """
+    ctx = request.app.ctx
+    row_id = ctx.ids.find(Kind.DOMAIN, domain_id)
+    return answer(
+        _shown_checked(await service.get(request.transaction, request.ctx.account.id, row_id, ctx.settings), ctx.ids)
+    )
+
+
+@operation(answers={200: DeletedAnswer}, raises=(DomainNotFound,))
+async def delete(request: Request, domain_id: str) -> HTTPResponse:
+    """DELETE …/domains/:id: takes the domain from the account, which can no longer send from it."""
+    ids = request.app.ctx.ids
+    row_id = ids.find(Kind.DOMAIN, domain_id)
+    async with request.transaction() as conn:
+        await service.delete(conn, request.ctx.account.id, row_id)
+    return answer(DeletedAnswer(id=ids.encode(Kind.DOMAIN, row_id), deleted=True))
 
 
 def _shown(domain: Domain, ids: Ids) -> DomainAnswer:

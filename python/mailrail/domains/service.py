@@ -44,6 +44,24 @@ async def verify(begin: Begin, account_id: int, domain_id: int, settings: Settin
     return CheckedDomain(checked, identity.records)
 
 
+async def get(begin: Begin, account_id: int, domain_id: int, settings: Settings) -> CheckedDomain:
+    """A domain as it was last checked, and its records as far as SES tells them. Raises DomainNotFound."""
+    async with begin() as conn:
+        domain = await store.read_domain(conn, account_id, domain_id)
+    try:
+        return CheckedDomain(domain, (await control.get_identity(settings, domain.domain)).records)
+    except (control.ControlError, control.IdentityUnknown) as error:
+        log.warning("domains: no records to show (%s)", error.code)
+        return CheckedDomain(domain, ())
+
+
+async def delete(conn: Connection, account_id: int, domain_id: int) -> None:
+    """Takes the domain from the account; Amazon SES goes on knowing it, since another account may send from it. Mail that was
+    taken before still goes out; a scheduled campaign finds out when its time comes. Raises DomainNotFound.
+    """
+    await store.delete_domain(conn, account_id, domain_id)
+
+
 async def page(
     conn: Connection, account_id: int, limit: int, offset: int = 0, after_id: int | None = None
 ) -> list[Domain]:

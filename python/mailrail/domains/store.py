@@ -77,6 +77,15 @@ async def set_status(conn: Connection, account_id: int, domain_id: int, status: 
     return _domain(row)
 
 
+async def delete_domain(conn: Connection, account_id: int, domain_id: int) -> None:
+    """Raises DomainNotFound."""
+    gone = await conn.fetchval(
+        "DELETE FROM domains WHERE id = $1 AND account_id = $2 RETURNING id", domain_id, account_id
+    )
+    if gone is None:
+        raise DomainNotFound
+
+
 async def any_verified(conn: Connection, account_id: int, domains: Sequence[str]) -> bool:
     """Whether one of the names is a verified domain of the account."""
     found: bool = await conn.fetchval(

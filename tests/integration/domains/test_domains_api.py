@@ -55,3 +55,37 @@ async def test_what_is_no_domain_is_refused(tenant: Tenant, identities: Identiti
         answer = await tenant.post("/api/v1/domains", {"domain": name})
         assert (answer.status, answer.params) == (422, {"domain"}), name
     assert identities.asked == []
+
+
+async def test_a_domain_shows_its_records_until_it_is_deleted(
+    tenant: Tenant, stranger: Tenant, identities: Identities
+) -> None:
+    for path in ("/api/v1/domains", "/v1/mail/domains"):
+        added = (await tenant.post(path, {"domain": "acme.com"})).body
+        one = f"{path}/{added['id']}"
+        shown = await tenant.get(one)
+        assert (shown.status, shown.body) == (200, added)
+        assert shown.body["dnsRecords"]
+        identities.away = True
+        assert (await tenant.get(one)).body == {**added, "dnsRecords": []}
+        identities.away = False
+        for refused in (await stranger.get(one), await stranger.delete(one)):
+            assert (refused.status, refused.code) == (404, "domain_not_found")
+        assert (await tenant.delete(one)).body == {"id": added["id"], "deleted": True}
+        assert [(await tenant.get(one)).status, (await tenant.delete(one)).status] == [404, 404]
+
+
+async def test_nobody_sends_from_a_domain_that_was_deleted(tenant: Tenant, identities: Identities) -> None:
+    identities.known["acme.com"] = (True, "SUCCESS")
+    added = (await tenant.post("/api/v1/domains", {"domain": "acme.com"})).body
+    mail = {
+        "to": "a@example.com",
+        "from": "you@acme.com",
+        "subject": "S",
+        "text": "T",
+        "scheduledAt": "2100-01-01T00:00:00Z",
+    }
+    assert (await tenant.post("/api/v1/emails", mail)).code != "sender_not_verified"
+    await tenant.delete(f"/api/v1/domains/{added['id']}")
+    refused = await tenant.post("/api/v1/emails", {**mail, "scheduledAt": None})
+    assert (refused.status, refused.code) == (403, "sender_not_verified")
