@@ -13,6 +13,7 @@ import schemathesis
 from mailrail.app import create_app
 from mailrail.config import Settings
 from mailrail.web.context import App
+from mailrail.web.glossary import WORDS
 from mailrail.web.openapi import JSON, Operation
 
 
@@ -90,6 +91,17 @@ def test_examples_are_what_the_schemas_say(document: dict[str, Any]) -> None:
                 assert errors == [], path
                 tested += 1
     assert tested > 8
+
+
+def test_every_field_of_a_body_is_explained_and_no_word_is_left_over(document: dict[str, Any]) -> None:
+    said = set()
+    for _, path, described in operations(document):
+        schema = described.get("requestBody", {}).get("content", {}).get(JSON, {})
+        for found in walk(schema.get("schema", {})):
+            for name, inner in found.get("properties", {}).items():
+                assert "description" in inner, f"web/glossary.py does not say what {name} of {path} is"
+                said.add(inner["description"])
+    assert said == set(WORDS.values())
 
 
 class Links(HTMLParser):

@@ -148,6 +148,8 @@ def naming(body: Any, schema: dict[str, Any], ids: dict[str, str]) -> Iterator[A
     for name, inner in schema.get("properties", {}).items():
         if re.fullmatch(r"\w+Id", name) and name != "contentId":
             yield {**body, name: ids[parameter_of(name)]}
+        elif name == "lists":
+            yield {**body, name: [ids["list_id"]]}
         elif inner.get("type") == "object":
             for value in naming(body.get(name, {}), inner, ids):
                 yield {**body, name: value}

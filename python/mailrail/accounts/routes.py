@@ -21,6 +21,7 @@ from mailrail.web.context import Request
 from mailrail.web.fields import Fields
 from mailrail.web.openapi import Query, operation
 from mailrail.web.pages import PAGE_QUERY, PageAnswer, page_answer, read_page
+from mailrail.web.query import read_flag
 from mailrail.web.values import shown_price, shown_time, shown_time_or_none
 
 
@@ -106,7 +107,7 @@ async def revoke_key(request: Request, key_id: str) -> HTTPResponse:
     """DELETE …/keys/:id: revokes a key. Within seconds it opens nothing any more; it stays in the list, with the time of its end."""
     ids, caller = request.app.ctx.ids, request.ctx.caller
     assert caller is not None
-    even_itself = request.args.get("self", "").lower() in ("true", "1")
+    even_itself = read_flag(request, "self")
     async with request.transaction() as conn:
         row_id = ids.find(Kind.KEY, key_id)
         revoked = await service.revoke_own_key(conn, caller, row_id, even_itself=even_itself)

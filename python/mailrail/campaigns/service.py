@@ -52,7 +52,7 @@ async def create(conn: Connection, account: Account, draft: CampaignDraft, setti
     be used.
     """
     if draft.scheduled_at is not None:
-        await _is_now(conn, draft.scheduled_at)
+        await is_now(conn, draft.scheduled_at)
     draft = await _copied(conn, account.id, draft)
     return await store.insert_campaign(conn, account.id, draft, await _check(conn, account, draft, settings))
 
@@ -78,7 +78,7 @@ async def change(
         raise ScheduleInvalid("A scheduled campaign keeps a time. POST …/cancel takes the schedule back.")
     # A time that has passed meanwhile hinders no other change.
     if draft.scheduled_at is not None and draft.scheduled_at != campaign.scheduled_at:
-        await _is_now(conn, draft.scheduled_at)
+        await is_now(conn, draft.scheduled_at)
     if draft.template is not None:
         draft = await _copied(conn, account.id, draft)
     elif (draft.html, draft.text) == (campaign.html, campaign.text):
@@ -144,7 +144,7 @@ async def launch(
     campaign = await store.read_campaign(conn, account.id, campaign_id, lock=True)
     planned_at = scheduled_at or (campaign.scheduled_at if campaign.status is Status.DRAFT else None)
     decide(Verb.LAUNCH if planned_at is None else Verb.SCHEDULE, campaign.status)
-    if planned_at is None or await _is_now(conn, planned_at):
+    if planned_at is None or await is_now(conn, planned_at):
         return await start(conn, account, campaign, settings)
     return await schedule(conn, account, campaign, settings, planned_at)
 
@@ -321,7 +321,7 @@ async def _copied(conn: Connection, account_id: int, draft: CampaignDraft) -> Ca
     )
 
 
-async def _is_now(conn: Connection, moment: datetime) -> bool:
+async def is_now(conn: Connection, moment: datetime) -> bool:
     """Whether a schedule is for this moment. Raises ScheduleInvalid for one that has passed or is too far ahead."""
     now = await store.read_clock(conn)
     if moment < now - NOW_TOLERANCE:

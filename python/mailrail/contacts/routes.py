@@ -31,6 +31,7 @@ from mailrail.web.context import Request
 from mailrail.web.fields import Fields
 from mailrail.web.openapi import Query, operation
 from mailrail.web.pages import PAGE_QUERY, Page, PageAnswer, page_answer, read_page
+from mailrail.web.query import read_flag
 from mailrail.web.values import shown_time
 
 
@@ -286,7 +287,7 @@ async def save_contact(request: Request) -> Saved:
     fields = Fields(read_object(request))
     draft, list_id = form.read_contact(fields, ctx.ids)
     fields.finish()
-    upsert = request.args.get("upsert", "").lower() in ("true", "1")
+    upsert = read_flag(request, "upsert")
     async with request.transaction() as conn:
         return await service.save(
             conn, account_id, draft, ctx.settings.secret_key, list_id=list_id, upsert=upsert, asks=_asks(request)

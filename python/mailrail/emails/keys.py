@@ -63,16 +63,30 @@ async def take(
         known,
     )
     for row in found:
-        keyed[row["key"]].fail(_verdict(row, keyed[row["key"]]))
+        submission = keyed[row["key"]]
+        assert submission.key is not None
+        submission.fail(_verdict(row, submission.key))
     # A key that was swept away between the two statements is free again with the next try.
     for name in set(known) - {row["key"] for row in found}:
         keyed[name].fail(IdempotencyKeyInUse())
     return [each for each in batch if each.key is None or each.key.name not in known]
 
 
-def _verdict(row: Any, submission: "Submission") -> Exception:
-    assert submission.key is not None
-    if row["fingerprint"] != submission.key.fingerprint:
+async def recall(conn: Connection, account_id: int, is_test: bool, key: Key) -> None:
+    """Raises what a request is answered whose key came before: Replayed, IdempotencyKeyInUse, IdempotencyKeyReused."""
+    row = await conn.fetchrow(
+        """SELECT fingerprint, status, body, state = 'in_progress' AND lease_until > clock_timestamp() AS is_under_way
+           FROM idempotency_keys WHERE account_id = $1 AND is_test = $2 AND key = $3""",
+        account_id,
+        is_test,
+        key.name,
+    )
+    if row is not None:
+        raise _verdict(row, key)
+
+
+def _verdict(row: Any, key: Key) -> Exception:
+    if row["fingerprint"] != key.fingerprint:
         return IdempotencyKeyReused()
     if row["is_under_way"] or row["body"] is None:
         return IdempotencyKeyInUse()

@@ -8,7 +8,7 @@ import orjson
 from sanic.response import HTTPResponse
 
 from mailrail.domains.model import NoDefaultSender, SenderNotVerified
-from mailrail.emails import form, service
+from mailrail.emails import form, keys, service
 from mailrail.emails.desk_store import SHARD_SIZE
 from mailrail.emails.form import MailDraft
 from mailrail.emails.keys import Key, Replayed
@@ -30,7 +30,7 @@ from mailrail.emails.mails import MailFilter
 from mailrail.emails.model import EventKind, SendingHeld, State
 from mailrail.emails.service import EVENT_WORDS, FoundMail, MailInvalid, ScheduleTooFar
 from mailrail.emails.submission import Sent
-from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused
+from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused, MailrailError
 from mailrail.ids import NO_ROW, Ids, Kind
 from mailrail.templates import service as templates
 from mailrail.templates.model import Ref, TemplateNotFound, Version
@@ -193,10 +193,9 @@ async def send(request: Request) -> HTTPResponse:
     fields = Fields(read_object(request))
     draft = form.read_mail(fields, request.app.ctx.ids)
     fields.finish()
-    mails = await prepare(request, [draft])
     key = read_key(request, lambda taken: kept(_sent_answer(taken[0], request.app.ctx.ids)))
     try:
-        taken = await accept(request, mails, key)
+        taken = await accept(request, await prepare(request, [draft], key), key)
     except Replayed as replayed:
         return _answer_sent(orjson.loads(replayed.body), is_replay=True)
     return _answer_sent(_sent_answer(taken[0], request.app.ctx.ids), is_replay=False)
@@ -256,10 +255,9 @@ async def send_batch(request: Request) -> HTTPResponse:
     fields = Fields(read_object(request))
     drafts = form.read_batch(fields, request.app.ctx.ids)
     fields.finish()
-    mails = await prepare(request, drafts)
     key = read_key(request, lambda taken: kept(batch_answer(taken, request.app.ctx.ids)))
     try:
-        taken = await accept(request, mails, key)
+        taken = await accept(request, await prepare(request, drafts, key), key)
     except Replayed as replayed:
         return answer_batch(orjson.loads(replayed.body), is_replay=True)
     return answer_batch(batch_answer(taken, request.app.ctx.ids), is_replay=False)
@@ -318,8 +316,23 @@ async def cancel(request: Request, email_id: str) -> HTTPResponse:
 # —— what both dialects do with a request ———————————————————————————————————————————————————————————————————————————————
 
 
-async def prepare(request: Request, drafts: Sequence[MailDraft]) -> list[Mail]:
-    """The mails ready to be sent, or everything that is wrong with them. Raises FieldsInvalid and what `service` raises."""
+async def prepare(request: Request, drafts: Sequence[MailDraft], key: Key | None) -> list[Mail]:
+    """The mails ready to be sent, or everything that is wrong with them. Raises FieldsInvalid and what `service` raises.
+
+    What came before under this key is answered as it was then, though its template or its sender may be gone by now: raises
+    what `keys.recall` does.
+    """
+    try:
+        return await _prepare(request, drafts)
+    except MailrailError:
+        caller = request.ctx.caller
+        if key is not None and caller is not None:
+            async with request.transaction() as conn:
+                await keys.recall(conn, caller.account.id, caller.is_test, key)
+        raise
+
+
+async def _prepare(request: Request, drafts: Sequence[MailDraft]) -> list[Mail]:
     account, settings = request.ctx.account, request.app.ctx.settings
     errors: list[FieldError] = []
     prepared: list[Mail] = []

@@ -1,5 +1,6 @@
 """The verbs of transactional mail: prepare, look up, list, cancel. Taking and sending it is `mailroom.py`."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -45,7 +46,8 @@ EVENT_WORDS = {
 
 
 # The core's names of fields where the dialects have others.
-PARAMS = {"reply_to": "replyTo"}
+PARAMS = {"reply_to": "replyTo", "content_type": "contentType", "content_id": "contentId"}
+PARAM = re.compile(r"^reply_to|(?<=\]\.)content_(?:type|id)$")
 
 
 class MailInvalid(MailrailError):
@@ -163,7 +165,7 @@ def prepare(draft: MailDraft, sender: Mailbox, account: Account, settings: Setti
         prepared = _core.prepare_mail(orjson.dumps(wanted), orjson.dumps({"max_mail_bytes": settings.mail_max_bytes}))
     except _core.MailError as error:
         raise MailInvalid(
-            [(one["code"], one["message"], PARAMS.get(one["param"], one["param"])) for one in error.errors]
+            [(one["code"], one["message"], written_param(one["param"])) for one in error.errors]
         ) from error
     made = orjson.loads(prepared)
     return Mail(
@@ -176,6 +178,11 @@ def prepare(draft: MailDraft, sender: Mailbox, account: Account, settings: Setti
         # What is due is sent at once.
         scheduled_at=scheduled_at if scheduled_at is not None and scheduled_at > datetime.now(UTC) else None,
     )
+
+
+def written_param(param: str) -> str:
+    """The core's name for a field as the request has it; a header's name stays as it is."""
+    return PARAM.sub(lambda found: PARAMS[found[0]], param)
 
 
 def _boxes(draft: MailDraft) -> dict[str, list[dict[str, str | None]]]:

@@ -20,6 +20,7 @@ from mailrail.web.auth import PUBLIC
 from mailrail.web.body import BodyUnreadable
 from mailrail.web.errors import OF_THE_SERVER, STATUS, ErrorAnswer
 from mailrail.web.fields import FieldsInvalid
+from mailrail.web.glossary import explained
 from mailrail.web.idempotency import HEADER, KEY_MAX_CHARS, REPLAYED_HEADER
 from mailrail.web.limits import RateLimited
 from mailrail.web.openapi import JSON, Answer, Operation, Query
@@ -182,7 +183,10 @@ def request_body(route: Route, ids: Ids) -> dict[str, Any] | None:
     if is_keyed(route):
         schema = empty_object() if operation.reads is None else body_schema(operation.reads, ids)
         schema = partial(schema) if operation.is_partial else schema
-        content[JSON] = {"schema": schema, **({"example": operation.example[0]} if operation.example else {})}
+        content[JSON] = {
+            "schema": explained(schema),
+            **({"example": operation.example[0]} if operation.example else {}),
+        }
     content |= {media_type: {} for media_type in operation.also_reads}
     if not content:
         return None
@@ -196,7 +200,8 @@ def partial(schema: Schema) -> Schema:
         name: partial(inner) if "properties" in inner else inner if name in required else nullable(inner)
         for name, inner in schema.get("properties", {}).items()
     }
-    return {**{name: value for name, value in schema.items() if name != "required"}, "properties": loose}
+    demands = ("required", "anyOf", "allOf")
+    return {**{name: value for name, value in schema.items() if name not in demands}, "properties": loose}
 
 
 def empty_object() -> Schema:
@@ -227,11 +232,13 @@ def answer_schemas(operations: Iterable[Operation]) -> dict[str, Schema]:
 def written_kinds(hints: Iterable[Any]) -> set[type]:
     """All TypedDicts in these types."""
     found: set[type] = set()
-    for hint in hints:
-        if is_typeddict(hint):
-            found |= {hint} | written_kinds(get_type_hints(hint).values())
+    waiting = list(hints)
+    for hint in waiting:
+        if is_typeddict(hint) and hint not in found:
+            found.add(hint)
+            waiting += get_type_hints(hint).values()
         else:
-            found |= written_kinds(get_args(hint))
+            waiting += get_args(hint)
     return found
 
 

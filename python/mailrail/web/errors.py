@@ -1,5 +1,6 @@
 """The only place where an error gets an HTTP status, and the one form in which errors are told."""
 
+import contextlib
 import html
 import logging
 import traceback
@@ -8,7 +9,7 @@ from typing import Any, NotRequired, TypedDict
 
 import asyncpg
 import orjson
-from sanic.exceptions import SanicException
+from sanic.exceptions import MethodNotAllowed, NotFound, SanicException
 from sanic.response import HTTPResponse
 
 from mailrail.errors import MailrailError
@@ -114,6 +115,7 @@ TYPES: dict[int, str] = {
     429: "rate_limit_error",
 }
 RETRY_AFTER_S = "5"
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 # The database cannot be reached, is going down, undid the work, or a migration stood in the way: it passes.
 DATABASE_AWAY = (
@@ -162,6 +164,8 @@ def answer_error(request: Request, error: Exception) -> HTTPResponse:
     """Sanic's exception handler for everything that is raised."""
     if isinstance(error, MailrailError):
         return answer_domain_error(request, error)
+    if isinstance(error, MethodNotAllowed):
+        return answer_server_error(request, 405, {"Allow": ", ".join(allowed_methods(request))})
     if isinstance(error, SanicException):
         return answer_server_error(request, error.status_code, getattr(error, "headers", None))
     # Arguments that a statement does not take are a bug of ours, though asyncpg files them under InterfaceError.
@@ -246,6 +250,16 @@ def log_unexpected(request: Request, error: Exception) -> None:
     """Where it happened and what kind of error it was; its message may quote what a customer sent."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     log.error("%s %s: %s\n%s", request.method, route_of(request), type(error).__name__, frames)
+
+
+def allowed_methods(request: Request) -> list[str]:
+    """What the address does answer (RFC 9110, 15.5.6). Sanic tells only where one route has the address to itself."""
+    allowed = []
+    for method in METHODS:
+        with contextlib.suppress(MethodNotAllowed, NotFound):
+            request.app.router.get(request.path, method, request.headers.get("host"))
+            allowed.append(method)
+    return allowed
 
 
 def route_of(request: Request) -> str:

@@ -52,7 +52,9 @@ class Recorder(Fields):
         if required:
             schema["required"] = required
         alternatives = [{"anyOf": [{"required": [name]} for name in names]} for names in self._alternatives]
-        return schema | (alternatives[0] if len(alternatives) == 1 else {"allOf": alternatives} if alternatives else {})
+        if not alternatives:
+            return schema
+        return schema | (alternatives[0] if len(alternatives) == 1 else {"allOf": alternatives})
 
     def is_null(self, name: str) -> bool:
         """Notes that null means something."""

@@ -7,6 +7,8 @@
 mod attachments;
 mod fields;
 mod headers;
+#[cfg(test)]
+mod injection;
 mod inspect;
 mod mime;
 mod prepare;

@@ -143,40 +143,41 @@ impl Round {
         let row = self.rows.get(row).map_err(unsendable)?;
         check_address(row.email)?;
         let mail = Stored::read(row.content).map_err(unsendable)?;
-        self.assemble(&row, &mail).map_err(unsendable)
+        assemble(&self.identity, &self.keys, &row, &mail).map_err(unsendable)
     }
+}
 
-    fn assemble(&self, row: &MailRow<'_>, mail: &Stored<'_>) -> Result<Request> {
-        let id = self.keys.encode_id("eml", row.stream_id as u64, row.seq as u32, 0);
-        let tag = self.keys.tag(row.stream_id, row.seq, row.attempt);
-        let token = mail.token.map(|_| self.keys.track_token(row.stream_id, row.seq));
-        let tags = [("mr", tag.as_str())];
-        let mut envelope = Envelope {
-            from: mailbox(&mail.from)?,
-            reply_to: Vec::new(),
-            configuration_set: self.identity.configuration_set.clone(),
-        };
-        if mail.mode == Mode::Raw {
-            let mime = mime::build(mail, &id, token.as_deref())?;
-            return Ok(request::raw(&envelope, Addressee { email: row.email, headers: &[], tags: &tags }, &mime));
-        }
-        envelope.reply_to = mail.reply_to.iter().map(mailbox).collect::<Result<_>>()?;
-        let mut headers: Vec<(&str, &str)> =
-            mail.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        headers.push(("X-Mailrail-Id", &id));
-        // The name that the mail shows for its one reader.
-        let shown = mail.to.first().filter(|to| to.email == row.email).map(mailbox).transpose()?;
-        let addressee = Addressee { email: shown.as_deref().unwrap_or(row.email), headers: &headers, tags: &tags };
-        let attachments: Vec<_> = mail.attachments.iter().map(attached).collect();
-        let message = Finished {
-            subject: mail.subject.get(),
-            html: mail.html.map(RawValue::get),
-            text: mail.text.map(RawValue::get),
-            replacement: mail.token.zip(token.as_deref()),
-            attachments: &attachments,
-        };
-        Ok(request::finished(&envelope, addressee, message))
+/// The call for the copy that one address gets.
+pub(super) fn assemble(identity: &Identity, keys: &TokenKeys, row: &MailRow<'_>, mail: &Stored<'_>) -> Result<Request> {
+    let id = keys.encode_id("eml", row.stream_id as u64, row.seq as u32, 0);
+    let tag = keys.tag(row.stream_id, row.seq, row.attempt);
+    let token = mail.token.map(|_| keys.track_token(row.stream_id, row.seq));
+    let tags = [("mr", tag.as_str())];
+    let mut envelope = Envelope {
+        from: mailbox(&mail.from)?,
+        reply_to: Vec::new(),
+        configuration_set: identity.configuration_set.clone(),
+    };
+    if mail.mode == Mode::Raw {
+        let mime = mime::build(mail, &id, token.as_deref())?;
+        return Ok(request::raw(&envelope, Addressee { email: row.email, headers: &[], tags: &tags }, &mime));
     }
+    envelope.reply_to = mail.reply_to.iter().map(mailbox).collect::<Result<_>>()?;
+    let mut headers: Vec<(&str, &str)> =
+        mail.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    headers.push(("X-Mailrail-Id", &id));
+    // The name that the mail shows for its one reader.
+    let shown = mail.to.first().filter(|to| to.email == row.email).map(mailbox).transpose()?;
+    let addressee = Addressee { email: shown.as_deref().unwrap_or(row.email), headers: &headers, tags: &tags };
+    let attachments: Vec<_> = mail.attachments.iter().map(attached).collect();
+    let message = Finished {
+        subject: mail.subject.get(),
+        html: mail.html.map(RawValue::get),
+        text: mail.text.map(RawValue::get),
+        replacement: mail.token.zip(token.as_deref()),
+        attachments: &attachments,
+    };
+    Ok(request::finished(&envelope, addressee, message))
 }
 
 fn mailbox(mailbox: &Mailbox) -> Result<String> {

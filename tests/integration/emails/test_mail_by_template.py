@@ -191,3 +191,23 @@ async def test_values_stay_in_their_part_of_the_body(installation: Installation,
                 assert "another</p>" not in mail["html"]
                 assert not {header["name"].lower() for header in mail["headers"]} & {"bcc", "cc"}
     assert "victim@example.com" not in installation.simulator.accepted()
+
+
+async def test_a_repetition_is_answered_though_the_template_is_gone(installation: Installation, tenant: Tenant) -> None:
+    template_id = await make(tenant)
+    body = {"to": "again@example.com", "from": "you@acme.com", "template": template_id, "variables": {"who": "Ann"}}
+
+    async def ask(**changes: Any) -> Answer:
+        return await tenant.api.call(
+            "POST", "/api/v1/emails", key=tenant.key, json={**body, **changes}, headers={"Idempotency-Key": "welcome-1"}
+        )
+
+    first = await ask()
+    assert (await tenant.delete(f"/api/v1/templates/{template_id}")).status == 200
+    second = await ask()
+    assert (second.status, second.body) == (first.status, first.body)
+    assert second.headers["idempotent-replayed"] == "true"
+    other = await ask(subject="Another")
+    assert (other.status, other.code) == (422, "idempotency_key_reused")
+    assert installation.simulator.accepted().count("again@example.com") == 1
+    assert (await send(tenant, template=template_id)).status == 404

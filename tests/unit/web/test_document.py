@@ -9,6 +9,7 @@ from mailrail.app import create_app
 from mailrail.config import Settings
 from mailrail.emails.form import read_mail
 from mailrail.ids import Ids
+from mailrail.web.document import partial
 from mailrail.web.fields import Fields
 from mailrail.web.recorder import Recorder, body_schema
 from mailrail.webhooks.form import read_changes
@@ -60,3 +61,22 @@ def test_an_operation_says_what_it_costs_and_what_its_key_needs() -> None:
     assert (create["x-price"], create["summary"]) == ("Free", "Adds a contact to the audience")
     assert "`contact_exists`" in create["responses"]["409"]["description"]
     assert "security" not in paths["/healthz"]["get"]
+
+
+def test_a_change_requires_nothing_and_null_clears_what_may_be_missing() -> None:
+    def reads(fields: Fields) -> None:
+        fields.required_text("name", 9)
+        fields.text("note", 9)
+        fields.nested("content").required_text("html", 9)
+
+    loose = partial(body_schema(reads, no_ids()))
+    assert "required" not in str(loose)
+    assert loose["properties"]["name"]["type"] == "string"
+    assert loose["properties"]["note"]["anyOf"][1] == {"type": "null"}
+    assert loose["properties"]["content"]["properties"]["html"]["type"] == "string"
+
+
+def test_a_list_that_a_form_judges_is_described_by_the_form() -> None:
+    like = {"type": "array", "minItems": 3}
+    schema = body_schema(lambda fields: fields.array("where", 4, like), no_ids())
+    assert schema["properties"]["where"] == {"type": "array", "items": like, "maxItems": 4}

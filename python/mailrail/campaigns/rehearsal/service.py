@@ -84,6 +84,9 @@ async def dry_run(conn: Connection, account: Account, campaign_id: int, limits: 
             decide(Verb.LAUNCH, campaign.status)
         except CampaignStateWrong as error:
             problems.append(error)
+    starts_at = campaign.scheduled_at if campaign.status is not Status.FAILED else None
+    if campaign.status is Status.DRAFT and starts_at is not None:
+        await _ask(problems, service.is_now(conn, starts_at))
     await _ask(problems, service.refuse_while_held(conn))
     await _ask(problems, wallet.refuse_while_frozen(conn, account.id))
     await _ask(problems, service.require_lists(conn, account.id, campaign.audience))
@@ -101,7 +104,7 @@ async def dry_run(conn: Connection, account: Account, campaign_id: int, limits: 
         price_micros,
         purse.balance.available_micros,
         purse.spending.left_micros,
-        _finish(max(now, campaign.scheduled_at or now), seconds_to_send(reach.recipients, limits)),
+        _finish(max(now, starts_at or now), seconds_to_send(reach.recipients, limits)),
         sender,
         mail_bytes,
         warnings,

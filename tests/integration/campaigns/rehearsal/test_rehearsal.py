@@ -239,3 +239,17 @@ async def test_a_cap_and_a_quota_are_told(installation: Installation, tenant: Te
     async with installation.api.operator.acquire() as conn:
         await conn.execute("UPDATE send_limits SET sending_enabled = false")
     assert (await tenant.post(f"{path}/dry-run")).body["finishAt"] is None
+
+
+async def test_a_time_that_has_passed_is_told_and_one_to_come_is_where_the_end_is_reckoned_from(tenant: Tenant) -> None:
+    await tenant.post("/api/v1/contacts", {"email": "p@example.com"})
+    path = await draft(tenant, scheduledAt="2027-01-01T10:00:00Z")
+    assert (await tenant.post(f"{path}/dry-run")).body["finishAt"] == "2027-01-01T10:00:00Z"
+    async with tenant.api.operator.acquire() as conn:
+        await conn.execute(
+            "UPDATE campaigns SET scheduled_at = '2026-01-01Z' WHERE account_id = $1 AND status = 'draft'",
+            tenant.account_id,
+        )
+    told = (await tenant.post(f"{path}/dry-run")).body
+    assert [one["code"] for one in told["problems"]] == ["schedule_invalid"]
+    assert (await send(tenant, path)).code == "schedule_invalid"
