@@ -40,7 +40,7 @@ CREATE UNIQUE INDEX consent_wordings_text ON consent_wordings (account_id, md5(w
 
 -- Without foreign keys, for imports write it by the million; it goes when its contact goes.
 CREATE TABLE consents (
-  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  id bigint GENERATED ALWAYS AS IDENTITY,
   account_id bigint NOT NULL,
   contact_id bigint NOT NULL,
   -- NULL is the contact's own status.
@@ -52,9 +52,9 @@ CREATE TABLE consents (
   import_id bigint,
   -- When the person said so, and when we heard of it.
   at timestamptz NOT NULL,
-  recorded_at timestamptz NOT NULL DEFAULT now()
+  recorded_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (account_id, contact_id, id)
 );
-CREATE INDEX consents_contact ON consents (account_id, contact_id, id);
 CREATE TRIGGER consents_append_only BEFORE UPDATE ON consents FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
 -- —— suppressions ——————————————————————————————————————————————————————————————————————————————————————————————————————
