@@ -53,6 +53,7 @@ SQL_ELSEWHERE = {
     "up/demo.py": "reads the figures of the summary where they are exact",
     "up/demo_contacts.py": "loads its contacts in bulk, as an import will",
     "up/postgres.py": "makes the embedded database",
+    "webhooks/deliveries.py": "the second half of the store of webhooks: messages and their deliveries",
 }
 # File → what it needs of the core.
 CORE_IN = {

@@ -227,6 +227,11 @@ def office(path: str) -> tuple[Route, ...]:
         Route("DELETE", f"{path}/webhooks/<webhook_id>", Scope.WEBHOOKS_WRITE, webhooks.delete),
         Route("GET", f"{path}/webhooks/<webhook_id>/secret", Scope.WEBHOOKS_WRITE, webhooks.show_secret),
         Route("POST", f"{path}/webhooks/<webhook_id>/rotate-secret", Scope.WEBHOOKS_WRITE, webhooks.rotate_secret),
+        Route("POST", f"{path}/webhooks/<webhook_id>/test", Scope.WEBHOOKS_WRITE, webhooks.send_test),
+        Route("POST", f"{path}/webhooks/<webhook_id>/replay", Scope.WEBHOOKS_WRITE, webhooks.replay_range),
+        Route("GET", f"{path}/webhooks/<webhook_id>/deliveries", Scope.WEBHOOKS_READ, webhooks.page_deliveries),
+        Route("GET", f"{path}/webhooks/deliveries/<delivery_id>", Scope.WEBHOOKS_READ, webhooks.get_delivery),
+        Route("POST", f"{path}/webhooks/deliveries/<delivery_id>/replay", Scope.WEBHOOKS_WRITE, webhooks.replay),
     )
 
 

@@ -94,6 +94,14 @@ def broker_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Networks in CIDR notation."""
+    try:
+        return tuple(str(ipaddress.ip_network(one)) for one in value)
+    except ValueError:
+        raise ValueError("must look like 10.20.0.0/16,fd00:1::/64, each with no bit set behind its prefix") from None
+
+
 def topic_name(value: str) -> str:
     """The beginning of a name of a Kafka topic (Kafka: letters, digits, `.`, `_` and `-`, at most 249)."""
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", value):
@@ -262,6 +270,9 @@ class Settings:
     )
     import_max_bytes: int = setting(
         500_000_000, "bytes", "The largest upload of contacts.", between(1024, 100_000_000_000)
+    )
+    webhook_networks: tuple[str, ...] = setting(
+        (), "CIDR", "Networks beside the public internet that webhooks may reach.", networks
     )
     price_micros: int = setting(300, "micro-dollars", "Price of one delivered email.", between(0, 1_000_000_000))
     billing: bool = setting(True, "on/off", "Whether sends need money in the wallet.")

@@ -24,6 +24,8 @@ class Kind(StrEnum):
     HOLD = "hold"
     TRANSFER = "txn"
     WEBHOOK = "whk"
+    WEBHOOK_MESSAGE = "evt"
+    DELIVERY = "dlv"
     IMPORT = "imp"
     TEMPLATE = "tpl"
     EMAIL = "eml"

@@ -25,6 +25,7 @@ from mailrail.emails import store as emails
 from mailrail.emails.accepted_log import AcceptedLog, open_log
 from mailrail.emails.handlers import Reconciler
 from mailrail.events import handlers as events
+from mailrail.ids import Ids
 from mailrail.imports import handlers as imports
 from mailrail.ops import guard
 from mailrail.ops.health import Health, serving
@@ -34,6 +35,7 @@ from mailrail.privacy import handlers as privacy
 from mailrail.ses.limiter import Limiter
 from mailrail.ses.sender import follow_keys, make_sender, take_keys
 from mailrail.web import store as requests
+from mailrail.webhooks.handlers import run_dispatcher
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +148,11 @@ async def erase(worker: Worker) -> None:
     await privacy.run_eraser(worker.pool, worker.settings.secret_key)
 
 
+async def send_webhooks(worker: Worker) -> None:
+    """Role `webhooks`: what happened, to whom customers named."""
+    await run_dispatcher(worker.pool, Ids(worker.codec), worker.settings, worker.metrics.count_webhooks)
+
+
 ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "send": send,
     "relay": relay,
@@ -157,6 +164,7 @@ ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "import": merge_imports,
     "confirm": confirm,
     "erase": erase,
+    "webhooks": send_webhooks,
 }
 
 

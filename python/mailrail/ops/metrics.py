@@ -62,6 +62,12 @@ FIGURES: Mapping[str, Described] = {
     "ledger_violations": Described("Broken rules that the last audit of the ledger found."),
     "ledger_audit_age_seconds": Described("Time since the last audit of the ledger."),
     "wallets_frozen": Described("Tenants who start nothing new because their books do not balance."),
+    "webhooks_due": Described("Webhook deliveries that are due and wait for a dispatcher."),
+    "webhooks_oldest_seconds": Described("Age of the oldest webhook delivery that is due."),
+    "webhook_endpoints_failing": Described("Webhook endpoints that are on and whose last attempts all failed."),
+    "webhook_endpoints_disabled": Described(
+        "Webhook endpoints that were switched off because they were gone or failed for days."
+    ),
     "campaigns": Described("Campaigns that are not over, by status.", "status"),
     "send_rate_max": Described("Recipients a second that SES grants.", "limit"),
     "send_rate_factor": Described("Part of that rate in use after throttles.", "limit"),
@@ -126,6 +132,17 @@ class Metrics:
         self.emails = Counter(
             "mailrail_emails", "Outcomes of attempts, by this process.", ["outcome"], registry=self.registry
         )
+
+        self.webhooks = Counter(
+            "mailrail_webhooks",
+            "Attempts to deliver a webhook, by this process: delivered, refused by an answer, or silent.",
+            ["outcome"],
+            registry=self.registry,
+        )
+
+    def count_webhooks(self, outcome: str) -> None:
+        """One attempt."""
+        self.webhooks.labels(outcome).inc()
 
     def count_emails(self, counts: Mapping[int, int]) -> None:
         """A round's outcomes, by name."""

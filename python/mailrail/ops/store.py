@@ -26,7 +26,11 @@ async def ping(conn: Connection) -> None:
 
 async def read_figures(conn: Connection) -> list[Figure]:
     """Sums over all tenants; either login role may read them."""
-    return [Figure(**row) for row in await conn.fetch("SELECT name, label, value FROM installation_figures()")]
+    rows = await conn.fetch(
+        """SELECT name, label, value FROM installation_figures()
+           UNION ALL SELECT name, label, value FROM webhook_figures()"""
+    )
+    return [Figure(**row) for row in rows]
 
 
 # —— the audit of the ledger ————————————————————————————————————————————————————————————————————————————————————————————

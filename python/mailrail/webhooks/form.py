@@ -1,9 +1,21 @@
-"""What the API reads of webhook endpoints."""
+"""What the API reads of webhook endpoints and of replays."""
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from mailrail.web.fields import Fields
-from mailrail.webhooks.model import EVENT_WORDS, URL_MAX_CHARS, EndpointDraft, chosen_events
+from mailrail.webhooks.destinations import URL_MAX_CHARS
+from mailrail.webhooks.model import (
+    EVENT_WORDS,
+    TEST_TYPE,
+    DeliveryFilter,
+    DeliveryStatus,
+    EndpointDraft,
+    EventType,
+    ReplayRange,
+    chosen_events,
+)
 
 DESCRIPTION_MAX_CHARS = 500
 
@@ -39,3 +51,31 @@ def _read_events(fields: Fields, *, required: bool) -> list[str] | None:
     elif events == []:
         fields.error("events", "field_empty", "events must name at least one event; * is all of them.")
     return events
+
+
+DELIVERY_TYPES = (*map(str, EventType), TEST_TYPE)
+DELIVERY_STATUSES = tuple(map(str, DeliveryStatus))
+
+
+def read_filter(query: Mapping[str, str | None]) -> DeliveryFilter:
+    """`status` and `type` of a query. Raises FieldsInvalid."""
+    fields = Fields(query)
+    status, type_ = fields.word("status", DELIVERY_STATUSES), fields.word("type", DELIVERY_TYPES)
+    fields.finish()
+    return DeliveryFilter(None if status is None else DeliveryStatus(status), type_)
+
+
+def read_range(fields: Fields) -> ReplayRange:
+    """`from`, and `to`, `types` and `status`, which may be left out: until now, of every type, however they ended."""
+    since, until = fields.moment("from"), fields.moment("to")
+    if not fields.has("from"):
+        fields.error("from", "field_missing", "from is required: the time from which on to replay.")
+    elif since is not None and until is not None and since >= until:
+        fields.error("to", "range_empty", "to must be later than from.")
+    status = fields.word("status", (DeliveryStatus.DELIVERED, DeliveryStatus.FAILED))
+    return ReplayRange(
+        since=since or datetime.max.replace(tzinfo=UTC),
+        until=until,
+        types=fields.choices("types", DELIVERY_TYPES),
+        status=DeliveryStatus(status) if status in DELIVERY_STATUSES else None,
+    )

@@ -1,21 +1,15 @@
-"""Facts of webhook endpoints, and which URLs may be one."""
+"""Facts of webhook endpoints, of what they are told, and of each try to tell them."""
 
 import base64
-import ipaddress
-import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
-from urllib.parse import SplitResult, urlunsplit
 
-from mailrail.addresses import DomainInvalid, parse_domain
-from mailrail.config import is_loopback, split_url
 from mailrail.errors import MailrailError
 
-URL_MAX_CHARS = 2048
 ENDPOINTS_MAX = 20
 EVERY_EVENT = "*"
 SECRET_PREFIX = "whsec_"  # noqa: S105  the part that everybody knows
@@ -41,6 +35,16 @@ class EventType(StrEnum):
 
 
 EVENT_WORDS = (*map(str, EventType), EVERY_EVENT)
+# What `POST …/test` sends; nobody can ask for it.
+TEST_TYPE = "webhook.test"
+
+
+class DeliveryStatus(StrEnum):
+    """Where a delivery stands."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
 
 
 class WebhookNotFound(MailrailError):
@@ -55,11 +59,16 @@ class WebhookLimitReached(MailrailError):
     code = "webhook_limit_reached"
 
 
-class WebhookUrlInvalid(MailrailError):
-    """This is not a URL that webhooks can be sent to."""
+class WebhookInactive(MailrailError):
+    """The webhook endpoint is switched off, so nothing is sent to it. Switch it on first: PATCH it with isActive true."""
 
-    code = "webhook_url_invalid"
-    param = "url"
+    code = "webhook_inactive"
+
+
+class DeliveryNotFound(MailrailError):
+    """There is no such delivery."""
+
+    code = "delivery_not_found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,9 @@ class Endpoint:
     previous_until: datetime | None
     created_at: datetime
     updated_at: datetime
+    failing_since: datetime | None
+    disabled_at: datetime | None
+    disabled_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,77 +120,96 @@ def chosen_events(words: Sequence[str]) -> list[str]:
     return [EVERY_EVENT] if EVERY_EVENT in words else list(words)
 
 
-# —— URLs ——————————————————————————————————————————————————————————————————————————————————————————————————————————————
+# —— deliveries ————————————————————————————————————————————————————————————————————————————————————————————————————————
 
-# RFC 3986, section 2: what may stand in a URL. Two parsers that see a blank, a backslash or a bracket may see two hosts.
-URL_CHARS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+", re.ASCII)
-PRIVATE_NAMES = (".internal", ".intranet", ".lan", ".corp", ".home", ".private", ".localdomain")
-HTTPS_PORT = 443
-# Below are the ports of other services, which an HTTP request may harm.
-PORT_MIN = 1024
-# Global unicast (RFC 4291) without what hides another address: Teredo and the like (2001::/23), documentation, 6to4.
-GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
-NOT_GLOBAL_V6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
-
-
-def checked_url(text: str, *, is_development: bool) -> str:
-    """The URL with its host in lower case and ASCII. Raises WebhookUrlInvalid.
-
-    This looks at the text alone; delivery resolves the name and looks at every address once more. In development, where
-    the installation itself is reachable from this machine only, http and this machine are fine.
-    """
-    if len(text) > URL_MAX_CHARS:
-        raise WebhookUrlInvalid(f"A webhook's URL has at most {URL_MAX_CHARS} characters.")
-    parts = split_url(text)
-    if parts is None or not parts.hostname or parts.scheme not in ("https", "http"):
-        raise WebhookUrlInvalid("A webhook's URL looks like https://example.com/webhook.")
-    if parts.username is not None or parts.password is not None:
-        raise WebhookUrlInvalid("A webhook's URL has no user name or password: its requests are signed instead.")
-    if "#" in text:
-        raise WebhookUrlInvalid("A webhook's URL has no fragment, the part after #: it would never be sent.")
-    if is_development and is_loopback(parts.hostname):
-        return _rebuilt(parts, parts.hostname)
-    if parts.scheme != "https":
-        raise WebhookUrlInvalid("A webhook's URL begins with https://.")
-    if parts.port is not None and parts.port != HTTPS_PORT and parts.port < PORT_MIN:
-        raise WebhookUrlInvalid(f"A webhook's port is {HTTPS_PORT}, or {PORT_MIN} and above.")
-    return _rebuilt(parts, _public_host(parts.hostname))
+# Pauses after a failed try (Standard Webhooks, operational considerations): three days in all.
+RETRY_PAUSES_S = (5, 300, 1800, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600)
+# Up to so much longer, by chance, so that what failed together does not come back together.
+RETRY_JITTER = 0.2
+# An endpoint may ask for a longer pause by Retry-After, and no more than this.
+RETRY_AFTER_MAX_S = 24 * 3600
+TIMEOUT_S = 15.0
+ANSWER_MAX_BYTES = 4096
+FAILING_MAX = timedelta(days=5)
+KEPT = timedelta(days=30)
+REPLAY_MAX = 10_000
+# A list's total is counted no further.
+TOTAL_CAP = 10_000
 
 
-def _public_host(host: str) -> str:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return _public_name(host)
-    if not _is_public(address):
-        raise WebhookUrlInvalid("A webhook's host must be reachable from everywhere, and this address is not.")
-    return str(address)
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One thing that happened; `facts` are what goes out as it is, the rest are numbers of rows."""
+
+    id: int
+    type: str
+    at: datetime
+    stream_id: int | None
+    seq: int | None
+    campaign_id: int | None
+    contact_id: int | None
+    list_id: int | None
+    facts: Mapping[str, Any]
 
 
-def _public_name(host: str) -> str:
-    # Refuses `localhost`, names without a period, and numbers in all the spellings that some resolvers take for addresses.
-    try:
-        name = parse_domain(host)
-    except DomainInvalid as error:
-        raise WebhookUrlInvalid(f"{host[:80]!r} is not the name of a host on the internet.") from error
-    if name.endswith(PRIVATE_NAMES):
-        raise WebhookUrlInvalid("A webhook's host must be reachable from everywhere, and this name is not.")
-    return name
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message on its way to one endpoint; `due_at` is when it is tried next."""
+
+    id: int
+    endpoint_id: int
+    message_id: int
+    type: str
+    status: DeliveryStatus
+    attempts: int
+    due_at: datetime | None
+    created_at: datetime
+    ended_at: datetime | None
 
 
-def _is_public(address: Any) -> bool:
-    if isinstance(address, ipaddress.IPv4Address):
-        return address.is_global and not address.is_multicast
-    # An interface's scope is of one machine.
-    is_listed = any(address in network for network in NOT_GLOBAL_V6)
-    return address in GLOBAL_V6 and not is_listed and address.scope_id is None
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try: its HTTP status and the beginning of its answer, or why there was none."""
+
+    attempt: int
+    at: datetime
+    duration_ms: int
+    http_status: int | None
+    error: str | None
+    answer: str | None
 
 
-def _rebuilt(parts: SplitResult, host: str) -> str:
-    """From the parts that were looked at, so that nobody reads another host out of the same text."""
-    shown = f"[{host}]" if ":" in host else host
-    port = "" if parts.port is None else f":{parts.port}"
-    url = urlunsplit((parts.scheme, shown + port, parts.path, parts.query, ""))
-    if not URL_CHARS.fullmatch(url):
-        raise WebhookUrlInvalid("A webhook's URL has only characters that URLs may have; write others as %XX.")
-    return url
+@dataclass(frozen=True, slots=True)
+class DeliveryFilter:
+    """Which deliveries of an endpoint are asked for; None is any."""
+
+    status: DeliveryStatus | None = None
+    type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRange:
+    """What was told from a moment on, to another, and is to be told once more; None is no end, any type, any status."""
+
+    since: datetime
+    until: datetime | None
+    types: list[str] | None
+    status: DeliveryStatus | None
+
+
+def is_success(http_status: int | None) -> bool:
+    """Only 2xx is a receipt: a redirect is not followed, so it is a failure like any other."""
+    return http_status is not None and 200 <= http_status < 300
+
+
+def is_overloaded(http_status: int | None) -> bool:
+    """Whether the endpoint asks for fewer requests, or does not answer at all."""
+    return http_status is None or http_status in (429, 502, 503, 504)
+
+
+def retry_pause_s(step: int, chance: float, retry_after_s: float | None) -> float | None:
+    """How long to wait after the failure of try `step`, counted from 0; None when that was the last. `chance` is 0..1."""
+    if step >= len(RETRY_PAUSES_S):
+        return None
+    asked_s = min(retry_after_s or 0.0, RETRY_AFTER_MAX_S)
+    return max(RETRY_PAUSES_S[step] * (1 + RETRY_JITTER * chance), asked_s)

@@ -1,22 +1,30 @@
-"""The verbs of webhook endpoints. Each runs in the caller's transaction."""
+"""The verbs of webhook endpoints and of deliveries. Each runs in the caller's transaction."""
 
 import dataclasses
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from mailrail.accounts import service as accounts
-from mailrail.config import Settings, is_loopback
+from mailrail.config import Settings
 from mailrail.db.pool import Connection
 from mailrail.sealing import Seal
-from mailrail.webhooks import store
+from mailrail.webhooks import deliveries, store
+from mailrail.webhooks.destinations import destinations
 from mailrail.webhooks.model import (
     ENDPOINTS_MAX,
     PREVIOUS_VALID,
+    REPLAY_MAX,
+    Attempt,
+    Delivery,
+    DeliveryFilter,
     Endpoint,
     EndpointDraft,
+    Message,
+    ReplayRange,
     Secrets,
+    WebhookInactive,
     WebhookLimitReached,
-    checked_url,
     new_secret,
 )
 
@@ -79,17 +87,24 @@ async def rotate_secret(
 
 async def secrets_of(conn: Connection, endpoint: Endpoint, settings: Settings) -> Secrets:
     """What signs the endpoint's messages now. Raises SealBroken."""
-    current = _open(endpoint, endpoint.secret, settings)
-    if endpoint.previous_secret is None or endpoint.previous_until is None:
-        return Secrets(current, None, None)
-    if endpoint.previous_until <= await store.read_clock(conn):
-        return Secrets(current, None, None)
-    return Secrets(current, _open(endpoint, endpoint.previous_secret, settings), endpoint.previous_until)
+    return open_secrets(
+        Seal(settings.secret_key, PURPOSE),
+        f"{endpoint.account_id} {endpoint.id}",
+        endpoint.secret,
+        endpoint.previous_secret,
+        endpoint.previous_until,
+        await store.read_clock(conn),
+    )
 
 
-def _open(endpoint: Endpoint, sealed: bytes, settings: Settings) -> str:
-    seal = Seal(settings.secret_key, PURPOSE)
-    return seal.open(sealed, f"{endpoint.account_id} {endpoint.id}").decode()
+def open_secrets(
+    seal: Seal, place: str, secret: bytes, previous: bytes | None, previous_until: datetime | None, now: datetime
+) -> Secrets:
+    """The sealed secrets of the endpoint whose place that is, as far as they are valid. Raises SealBroken."""
+    current = seal.open(secret, place).decode()
+    if previous is None or previous_until is None or previous_until <= now:
+        return Secrets(current, None, None)
+    return Secrets(current, seal.open(previous, place).decode(), previous_until)
 
 
 def _sealed(secret: str, account_id: int, endpoint_id: int, settings: Settings) -> bytes:
@@ -97,4 +112,56 @@ def _sealed(secret: str, account_id: int, endpoint_id: int, settings: Settings) 
 
 
 def _checked_url(text: str, settings: Settings) -> str:
-    return checked_url(text, is_development=is_loopback(urlsplit(settings.public_url).hostname or ""))
+    return destinations(settings).checked_url(text)
+
+
+# —— deliveries ————————————————————————————————————————————————————————————————————————————————————————————————————————
+
+
+async def page_deliveries(
+    conn: Connection,
+    account_id: int,
+    endpoint_id: int,
+    wanted: DeliveryFilter,
+    limit: int,
+    offset: int = 0,
+    after_id: int | None = None,
+) -> tuple[list[Delivery], int]:
+    """Newest first, and how many there are, counted to one beyond TOTAL_CAP. Raises WebhookNotFound."""
+    await store.read_endpoint(conn, account_id, endpoint_id)
+    found = await deliveries.read_page(conn, account_id, endpoint_id, wanted, limit, offset, after_id)
+    return found, await deliveries.count(conn, account_id, endpoint_id, wanted)
+
+
+async def get_delivery(
+    conn: Connection, account_id: int, delivery_id: int
+) -> tuple[Delivery, Message, Sequence[Attempt], Endpoint]:
+    """A delivery with what it says, its attempts, and where it goes. Raises DeliveryNotFound, WebhookNotFound."""
+    delivery, message, attempts = await deliveries.read_delivery(conn, account_id, delivery_id)
+    return delivery, message, attempts, await store.read_endpoint(conn, account_id, delivery.endpoint_id)
+
+
+async def send_test(conn: Connection, account_id: int, endpoint_id: int) -> Delivery:
+    """A message that says nothing, whatever the endpoint asks for. Raises WebhookNotFound, WebhookInactive."""
+    await _active(conn, account_id, endpoint_id)
+    return await deliveries.insert_test(conn, account_id, endpoint_id)
+
+
+async def replay(conn: Connection, account_id: int, delivery_id: int) -> Delivery:
+    """Once more from the first try on. Raises DeliveryNotFound, WebhookNotFound, WebhookInactive."""
+    replayed = await deliveries.replay(conn, account_id, delivery_id)
+    await _active(conn, account_id, replayed.endpoint_id)
+    return replayed
+
+
+async def replay_range(
+    conn: Connection, account_id: int, endpoint_id: int, wanted: ReplayRange
+) -> tuple[int, datetime | None]:
+    """The same for what was told in a time; how many, and from when on more wait. Raises WebhookNotFound, WebhookInactive."""
+    await _active(conn, account_id, endpoint_id)
+    return await deliveries.replay_range(conn, account_id, endpoint_id, wanted, REPLAY_MAX)
+
+
+async def _active(conn: Connection, account_id: int, endpoint_id: int) -> None:
+    if not (await store.read_endpoint(conn, account_id, endpoint_id)).is_active:
+        raise WebhookInactive

@@ -7,7 +7,7 @@ from mailrail.db.pool import Connection, fetch_one
 from mailrail.webhooks.model import Endpoint, EndpointDraft, WebhookNotFound
 
 _COLUMNS = """id, account_id, url, events, description, is_active, secret, previous_secret, previous_until, created_at,
-updated_at"""
+updated_at, failing_since, disabled_at, disabled_reason"""
 
 
 async def new_id(conn: Connection) -> int:
@@ -65,8 +65,12 @@ async def count_endpoints(conn: Connection, account_id: int) -> int:
 
 
 async def update_endpoint(conn: Connection, account_id: int, endpoint_id: int, changes: dict[str, Any]) -> Endpoint:
-    """Sets the named columns. `changes` has names from our form, never from a user. Raises WebhookNotFound."""
+    """Sets the named columns; an endpoint that is switched on begins anew, whatever it did before. `changes` has names from
+    our form, never from a user. Raises WebhookNotFound.
+    """
     columns = "".join(f"{name} = ${position}, " for position, name in enumerate(changes, 3))
+    if changes.get("is_active"):
+        columns += "failing_since = NULL, disabled_at = NULL, disabled_reason = NULL, "
     row = await conn.fetchrow(
         f"""UPDATE webhook_endpoints SET {columns}updated_at = now() WHERE id = $1 AND account_id = $2
             RETURNING {_COLUMNS}""",

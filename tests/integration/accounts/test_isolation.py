@@ -49,6 +49,11 @@ async def objects_of(tenant: Tenant) -> dict[Kind, int]:
             Kind.TEMPLATE: """WITH made AS (INSERT INTO templates (account_id, name) VALUES ($1, 'Secret') RETURNING id)
                               INSERT INTO template_versions (template_id, version, account_id, text, variables, warnings)
                               SELECT id, 1, $1, 'Secret', '{}', '{}' FROM made RETURNING template_id""",
+            Kind.DELIVERY: """WITH m AS (
+                                INSERT INTO webhook_messages (account_id, type, at, facts)
+                                VALUES ($1, 'webhook.test', now(), '{"name": "Secret"}') RETURNING id)
+                              INSERT INTO webhook_deliveries (account_id, endpoint_id, message_id, type, status)
+                              SELECT $1, 0, id, 'webhook.test', 'failed' FROM m RETURNING id""",
         }.items():
             made[kind] = await conn.fetchval(sql, tenant.account_id)
     return made

@@ -4,7 +4,8 @@ import base64
 
 import pytest
 
-from mailrail.webhooks.model import EventType, WebhookUrlInvalid, checked_url, chosen_events, new_secret
+from mailrail.webhooks.destinations import Destinations, WebhookUrlInvalid
+from mailrail.webhooks.model import EventType, chosen_events, new_secret
 
 GOOD = [
     ("https://your-app.com/webhook", None),
@@ -119,13 +120,13 @@ BAD = [
 @pytest.mark.parametrize(("text", "stored"), GOOD)
 @pytest.mark.parametrize("is_development", [True, False])
 def test_urls_that_may_be_called(text: str, stored: str | None, is_development: bool) -> None:
-    assert checked_url(text, is_development=is_development) == (stored or text)
+    assert Destinations(is_development=is_development).checked_url(text) == (stored or text)
 
 
 @pytest.mark.parametrize("text", BAD)
 def test_urls_that_may_not(text: str) -> None:
     with pytest.raises(WebhookUrlInvalid):
-        checked_url(text, is_development=False)
+        Destinations().checked_url(text)
 
 
 @pytest.mark.parametrize(
@@ -139,13 +140,13 @@ def test_urls_that_may_not(text: str) -> None:
     ],
 )
 def test_this_machine_is_fine_in_development(text: str) -> None:
-    assert checked_url(text, is_development=True) == text
+    assert Destinations(is_development=True).checked_url(text) == text
 
 
 @pytest.mark.parametrize("text", ["http://10.0.0.1/", "https://10.0.0.1/", "http://example.com/", "http://0.0.0.0/"])
 def test_but_nothing_else_is(text: str) -> None:
     with pytest.raises(WebhookUrlInvalid):
-        checked_url(text, is_development=True)
+        Destinations(is_development=True).checked_url(text)
 
 
 def test_secrets_are_long_and_never_the_same() -> None:
