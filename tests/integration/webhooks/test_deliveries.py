@@ -13,6 +13,7 @@ from mailrail.emails.model import EventKind
 from mailrail.ids import Kind
 from mailrail.webhooks import deliveries
 from mailrail.webhooks.handlers import Dispatcher
+from mailrail.webhooks.model import ReplayRange
 from tests.support.api import Tenant
 from tests.support.postgres import Database
 from tests.support.streams import add_event, make_stream
@@ -165,8 +166,8 @@ async def test_an_endpoint_that_fails_for_five_days_is_switched_off(
         await hurry(worker_pool)
         await receiver.wait_for(tried + 2)
         await asyncio.sleep(0.3)
-        shown = (await tenant.get(path)).body
-        assert shown["isActive"] is is_active
+        assert (await tenant.get(path)).body["isActive"] is is_active
+    shown = (await tenant.get(path)).body
     assert re.fullmatch(r"Every attempt failed since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\.", shown["disabledReason"])
     # Nothing waits for it any more, and nothing is lost.
     assert (await tenant.get(f"{path}/deliveries?status=failed")).body["total"] == 2
@@ -231,11 +232,11 @@ async def test_a_large_range_is_replayed_in_pieces(tenant: Tenant, worker_pool: 
     await deliver_mail(worker_pool, tenant, 5)
     async with worker_pool.acquire() as conn:
         await conn.execute("UPDATE webhook_deliveries SET status = 'delivered', due_at = NULL")
-        wanted = deliveries.ReplayRange(datetime.now(UTC) - timedelta(hours=1), None, None, None)
+        wanted = ReplayRange(datetime.now(UTC) - timedelta(hours=1), None, None, None)
         counts = []
         more_from: datetime | None = wanted.since
         while more_from is not None:
-            piece = deliveries.ReplayRange(more_from, None, None, None)
+            piece = ReplayRange(more_from, None, None, None)
             count, more_from = await deliveries.replay_range(conn, tenant.account_id, endpoint_id, piece, 2)
             counts.append(count)
     assert counts == [2, 2, 1]
