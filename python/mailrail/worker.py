@@ -43,8 +43,8 @@ SWEEP_INTERVAL_S = 2.0
 PARTITIONS_INTERVAL_S = 3600.0
 BLOCKING_THREADS = 2
 POOL_CLOSE_TIMEOUT_S = 5.0
-# For watches, health and metrics.
-SPARE_CONNECTIONS = 4
+# For watches, health, metrics, and what a dispatcher does side by side.
+SPARE_CONNECTIONS = 6
 
 
 @dataclass(frozen=True, slots=True)

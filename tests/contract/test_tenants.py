@@ -43,6 +43,7 @@ MADE: dict[str, tuple[str, dict[str, Any]]] = {
     "template_id": ("/api/v1/templates", {"name": SECRET, "text": SECRET}),
     "key_id": ("/api/v1/keys", {"name": SECRET}),
     "webhook_id": ("/api/v1/webhooks", {"url": f"https://{SECRET}.example.com/", "events": ["*"]}),
+    "delivery_id": ("/api/v1/webhooks/{webhook_id}/test", {}),
 }
 # What changes without anybody's doing, or by the mere use of a key.
 BESIDES = {"send_limits": "*", "api_keys": "last_used_at"}
@@ -113,9 +114,9 @@ async def doors(api: Api) -> list[Door]:
 
 async def objects_of(tenant: Tenant) -> dict[str, str]:
     """One object of each kind: parameter → public id."""
-    found = {}
+    found: dict[str, str] = {}
     for name, (path, body) in MADE.items():
-        made = await tenant.post(path, body)
+        made = await tenant.post(filled(path, found), body)
         assert made.status in (201, 202), made
         found[name] = made.body["id"]
     (hold,) = (await tenant.get("/api/v1/wallet/holds")).body["holds"]

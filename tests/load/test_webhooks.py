@@ -40,7 +40,8 @@ async def receiver() -> AsyncIterator[Receiver]:
 
     def answer(got: Received) -> web.Response:
         event = (got.path, got.headers["webhook-id"])
-        is_first, _ = event not in seen, seen.add(event)
+        is_first = event not in seen
+        seen.add(event)
         chance = hashlib.sha256(got.headers["webhook-id"].encode()).digest()[0] / 256
         fails = got.path.startswith("/flaky") and is_first and chance < FAILING_PART
         return web.Response(status=500 if fails else 200)

@@ -305,6 +305,22 @@ async def disable(conn: Connection, failed: Sequence[int], gone: Sequence[int]) 
     return [row["id"] for row in rows]
 
 
+async def forget(conn: Connection, account_id: int, contact_id: int, email_folded: str) -> None:
+    """Takes an erased person out of what was told and out of the answers to it. Reads all that the account was told in KEPT."""
+    await conn.execute(
+        """WITH blanked AS (
+             UPDATE webhook_messages SET contact_id = NULL, facts = facts - ARRAY['to', 'email', 'subject', 'reason', 'link']
+             WHERE account_id = $1
+               AND (contact_id = $2 OR lower(facts->>'to') = $3 OR lower(facts->>'email') = $3) RETURNING id
+           )
+           UPDATE webhook_attempts a SET answer = NULL
+           FROM webhook_deliveries d JOIN blanked b ON b.id = d.message_id WHERE a.delivery_id = d.id""",
+        account_id,
+        contact_id,
+        email_folded,
+    )
+
+
 async def delete_old(conn: Connection) -> int:
     """Deletes up to SWEEP_ROWS messages that are older than KEPT, with their deliveries; returns how many."""
     deleted: int = await conn.fetchval(

@@ -57,17 +57,16 @@ class Dispatcher:
         self._tried: list[Tried] = []
 
     async def run(self) -> None:
-        """Until cancelled; then writes down what is known, and leaves the rest to its leases."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._sweep())
-            tasks.create_task(self._settle_for_ever())
-            try:
-                await self._dispatch_for_ever()
-            finally:
-                for task in self._under_way:
-                    task.cancel()
-                with contextlib.suppress(*DATABASE_ERRORS):
-                    await self.settle()
+        """Until cancelled; then writes down what is known, and leaves the rest to the ends of its leases."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for work in (self._dispatch_for_ever, self._settle_for_ever, self._sweep):
+                    tasks.create_task(work())
+        finally:
+            for task in self._under_way:
+                task.cancel()
+            with contextlib.suppress(*DATABASE_ERRORS):
+                await self.settle()
 
     async def _dispatch_for_ever(self) -> None:
         while not is_cancelled():

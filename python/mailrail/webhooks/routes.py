@@ -126,8 +126,8 @@ async def get(request: Request, webhook_id: str) -> HTTPResponse:
 
 @operation(answers={200: WebhookAnswer}, reads=form.read_changes, raises=(WebhookNotFound, WebhookUrlInvalid))
 async def change(request: Request, webhook_id: str) -> HTTPResponse:
-    """PATCH …/webhooks/:id: changes what is given; null clears `description`. With `isActive: false` nothing is sent, and
-    what happens meanwhile is not kept for it; with true, what waited goes on.
+    """PATCH …/webhooks/:id: changes what is given of an endpoint. Null clears `description`. With `isActive: false` nothing is
+    sent, and what happens meanwhile is not kept for it; with true, what waited goes on.
     """
     ctx = request.app.ctx
     fields = Fields(read_object(request))
@@ -265,7 +265,7 @@ DELIVERY_QUERY = (
 
 @operation(answers={200: DeliveriesAnswer}, query=DELIVERY_QUERY, raises=(FieldsInvalid, WebhookNotFound))
 async def page_deliveries(request: Request, webhook_id: str) -> HTTPResponse:
-    """GET …/webhooks/:id/deliveries: what was sent there and what waits, newest first, of the last 30 days."""
+    """GET …/webhooks/:id/deliveries: lists what went to an endpoint in the last 30 days and what waits, newest first."""
     ids, account_id = request.app.ctx.ids, request.ctx.account.id
     wanted = form.read_filter({name: request.args.get(name) for name in ("status", "type")})
     asked = read_page(request, Kind.DELIVERY, ids)
@@ -279,7 +279,7 @@ async def page_deliveries(request: Request, webhook_id: str) -> HTTPResponse:
 
 @operation(answers={200: DeliveryDetailAnswer}, raises=(DeliveryNotFound, WebhookNotFound))
 async def get_delivery(request: Request, delivery_id: str) -> HTTPResponse:
-    """GET …/webhooks/deliveries/:id: what is sent, and how each attempt went."""
+    """GET …/webhooks/deliveries/:id: returns a delivery with what is sent and how each attempt went."""
     ids = request.app.ctx.ids
     async with request.transaction() as conn:
         delivery, message, attempts, endpoint = await service.get_delivery(
@@ -296,7 +296,7 @@ async def get_delivery(request: Request, delivery_id: str) -> HTTPResponse:
 
 @operation(answers={202: DeliveryAnswer}, raises=(DeliveryNotFound, WebhookNotFound, WebhookInactive))
 async def replay(request: Request, delivery_id: str) -> HTTPResponse:
-    """POST …/webhooks/deliveries/:id/replay: once more, however it ended, with the same `webhook-id`."""
+    """POST …/webhooks/deliveries/:id/replay: makes a delivery once more, however it ended, with the same `webhook-id`."""
     ids = request.app.ctx.ids
     Fields(read_object(request)).finish()
     async with request.transaction() as conn:
@@ -306,8 +306,8 @@ async def replay(request: Request, delivery_id: str) -> HTTPResponse:
 
 @operation(answers={202: ReplayAnswer}, reads=form.read_range, raises=(WebhookNotFound, WebhookInactive))
 async def replay_range(request: Request, webhook_id: str) -> HTTPResponse:
-    """POST …/webhooks/:id/replay: what was told `from` a time on, `to` another, of `types` and of `status`; at most 10,000
-    at once, oldest first. What still has attempts before it is left to those.
+    """POST …/webhooks/:id/replay: makes an endpoint's deliveries of a time once more. They are those `from` a moment on, `to`
+    another, of `types` and of `status`; at most 10,000 at once, oldest first. What has attempts before it is left to those.
     """
     account_id = request.ctx.account.id
     row_id = request.app.ctx.ids.find(Kind.WEBHOOK, webhook_id)
@@ -322,7 +322,7 @@ async def replay_range(request: Request, webhook_id: str) -> HTTPResponse:
 
 @operation(answers={202: DeliveryAnswer}, raises=(WebhookNotFound, WebhookInactive))
 async def send_test(request: Request, webhook_id: str) -> HTTPResponse:
-    """POST …/webhooks/:id/test: sends a `webhook.test`, whatever the endpoint asks for."""
+    """POST …/webhooks/:id/test: sends an event of type `webhook.test`, whatever the endpoint asks for."""
     ids = request.app.ctx.ids
     Fields(read_object(request)).finish()
     async with request.transaction() as conn:

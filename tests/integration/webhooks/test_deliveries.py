@@ -11,7 +11,7 @@ from aiohttp import web
 from mailrail.db.pool import Pool
 from mailrail.emails.model import EventKind
 from mailrail.ids import Kind
-from mailrail.webhooks import deliveries
+from mailrail.webhooks import deliveries, handlers
 from mailrail.webhooks.handlers import Dispatcher
 from mailrail.webhooks.model import ReplayRange
 from tests.support.api import Tenant
@@ -385,3 +385,38 @@ async def test_a_slow_endpoint_does_not_hold_up_another(
     await add_endpoint(stranger, receiver.url("/quick"))
     await deliver_mail(worker_pool, stranger, 20)
     await until(lambda: sum(got.path == "/quick" for got in receiver.received) == 20, "20 quick ones", 4.0)
+
+
+async def test_an_answer_that_came_before_the_end_is_written_down(
+    database: Database, tenant: Tenant, worker_pool: Pool, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "SETTLE_INTERVAL_S", 60)
+    made = await add_endpoint(tenant, receiver.url())
+    async with dispatching(worker_pool, database.settings()):
+        await deliver_mail(worker_pool, tenant)
+        await receiver.wait_for(1)
+        await asyncio.sleep(0.3)
+        delivery_id = await only_delivery(tenant, made["id"])
+        assert (await tenant.get(f"/api/v1/webhooks/deliveries/{delivery_id}")).body["log"] == []
+    shown = (await tenant.get(f"/api/v1/webhooks/deliveries/{delivery_id}")).body
+    assert (shown["status"], len(shown["log"])) == ("delivered", 1)
+
+
+async def test_a_person_is_forgotten(
+    tenant: Tenant, worker_pool: Pool, receiver: Receiver, dispatcher: Dispatcher
+) -> None:
+    made = await add_endpoint(tenant, receiver.url())
+    receiver.answer = lambda got: web.Response(text=got.data["to"])
+    stream_id = await deliver_mail(worker_pool, tenant, 2)
+    await receiver.wait_for(2)
+    await until_all_are_delivered(tenant, f"/api/v1/webhooks/{made['id']}")
+    gone, stays = (f"p{stream_id}-{seq}@example.net" for seq in (1, 2))
+    async with worker_pool.acquire() as conn:
+        contact_id = await conn.fetchval("SELECT id FROM contacts WHERE email = $1", gone)
+        await deliveries.forget(conn, tenant.account_id, contact_id, gone)
+    shown = [
+        str((await tenant.get(f"/api/v1/webhooks/deliveries/{one['id']}")).body)
+        for one in (await tenant.get(f"/api/v1/webhooks/{made['id']}/deliveries")).body["deliveries"]
+    ]
+    assert not any(gone in text for text in shown)
+    assert [text.count(stays) for text in shown] == [2, 0]
