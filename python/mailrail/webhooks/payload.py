@@ -38,7 +38,7 @@ def _data(message: Message, ids: Ids) -> dict[str, Any]:
             "campaignId": ids.encode_optional(Kind.CAMPAIGN, message.campaign_id),
             "contactId": ids.encode_optional(Kind.CONTACT, message.contact_id),
             "tags": [_tag(text) for text in facts.get("tags", [])],
-            "isTest": facts.get("isTest", False),
+            "test": facts.get("test", False),
         }
         data |= {name: facts[name] for name in ("bounceType", "reason", "link") if name in facts}
     elif about == "campaign":

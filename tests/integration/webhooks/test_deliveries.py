@@ -60,7 +60,7 @@ async def test_a_delivered_mail_is_told_and_signed(
         "campaignId": "",
         "contactId": "",
         "tags": [],
-        "isTest": False,
+        "test": False,
         "createdAt": "",
     }
     assert got.headers["webhook-id"] == got.data["eventId"]

@@ -191,3 +191,29 @@ async def test_an_undone_transaction_tells_nothing(tenant: Tenant, worker_pool: 
         await add_event(conn, stream, 1, EventKind.DELIVERY)
         await undone.rollback()
         assert await told(conn, tenant) == []
+
+
+async def test_mail_of_a_test_key_is_told_with_what_its_sender_said_of_it(tenant: Tenant, worker_pool: Pool) -> None:
+    await add_endpoint(tenant, URL)
+    await tenant.verify_domain()
+    mail = {
+        "to": ["a@example.com", "b@example.com"],
+        "from": "you@acme.com",
+        "subject": "Welcome",
+        "text": "Hello",
+        "tags": {"type": "welcome", "plan": "a=b"},
+    }
+    sent = await tenant.api.call("POST", "/api/v1/emails", await tenant.new_key(is_test=True), json=mail)
+    assert sent.status == 200, sent.body
+    async with worker_pool.acquire() as conn:
+        messages = await told(conn, tenant)
+    assert {(message["type"], message["facts"]["to"]) for message in messages} == {
+        (type_, to) for type_ in ("email.sent", "email.delivered") for to in mail["to"]
+    }
+    for message in messages:
+        assert message["campaign_id"] is None
+        assert {name: message["facts"][name] for name in ("subject", "test", "tags")} == {
+            "subject": "Welcome",
+            "test": True,
+            "tags": ["type=welcome", "plan=a=b"],
+        }

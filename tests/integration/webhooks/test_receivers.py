@@ -48,7 +48,7 @@ def message(number: int, text: str, tags: list[str] | None = None) -> Message:
     facts = {
         "to": f"{text}@example.com",
         "subject": text,
-        "isTest": False,
+        "test": False,
         "tags": tags or [f"{text}={text}", "10=1", "2=1"],
     }
     return Message(

@@ -76,7 +76,7 @@ CREATE FUNCTION is_asked_for(account bigint, wanted text) RETURNS boolean LANGUA
 
 -- What every message about a mail says of it. Takes no look at a table: one for each row would cost more than all the rest.
 CREATE FUNCTION mail_facts(address text, is_test boolean, subject text, tags text[]) RETURNS jsonb LANGUAGE sql IMMUTABLE
-  RETURN jsonb_build_object('to', address, 'isTest', is_test, 'subject', subject, 'tags', coalesce(to_jsonb(tags), '[]'));
+  RETURN jsonb_build_object('to', address, 'test', is_test, 'subject', subject, 'tags', coalesce(to_jsonb(tags), '[]'));
 
 -- Clicks name their link by its number, except those that SES itself tells of.
 CREATE FUNCTION clicked_link(stream bigint, mail integer, detail text) RETURNS text LANGUAGE sql STABLE
