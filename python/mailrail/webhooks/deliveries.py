@@ -180,7 +180,7 @@ class Leased:
 
 
 # Endpoints are found by leaping from one to the next in the index, so that a long queue costs no more than a short one. Each
-# gets its share of what is free; whose turn it is is drawn by lot.
+# gets its share of what is free; whose turn it is is drawn by lot. A restored backup tells nobody anything until it is released.
 _TAKE_DUE = f"""
 WITH RECURSIVE waiting AS (
   (SELECT endpoint_id FROM webhook_deliveries WHERE due_at IS NOT NULL ORDER BY endpoint_id LIMIT 1)
@@ -192,7 +192,7 @@ WITH RECURSIVE waiting AS (
   SELECT e.id, coalesce(lane.room, $3) AS room
   FROM waiting w JOIN webhook_endpoints e ON e.id = w.endpoint_id AND e.is_active
   LEFT JOIN unnest($1::bigint[], $2::integer[]) AS lane (endpoint_id, room) ON lane.endpoint_id = e.id
-  WHERE coalesce(lane.room, $3) > 0
+  WHERE coalesce(lane.room, $3) > 0 AND NOT EXISTS (SELECT FROM installation WHERE held_at IS NOT NULL)
     AND EXISTS (SELECT FROM webhook_deliveries d WHERE d.endpoint_id = e.id AND d.due_at <= clock_timestamp())
 ), served AS (
   SELECT id, least(room, greatest(1, $4::integer / count(*) OVER ())) AS most FROM ready ORDER BY random() LIMIT $4
