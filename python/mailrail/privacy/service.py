@@ -9,6 +9,7 @@ from mailrail.privacy import store
 from mailrail.privacy.model import CONSENTS_MAX, MAILS_MAX, Erasure, Export
 from mailrail.suppressions import service as suppressions
 from mailrail.suppressions.model import hash_of
+from mailrail.webhooks import deliveries
 
 # Streams that one transaction goes through.
 STREAMS_MAX = 20
@@ -37,6 +38,7 @@ async def go_on(conn: Connection, erasure: Erasure, secret_key: str) -> None:
         return
     await imports.erase_errors(conn, erasure.account_id, erasure.email_folded)
     await keys.forget_answers(conn, erasure.account_id, erasure.email_folded)
+    await deliveries.forget(conn, erasure.account_id, erasure.contact_id, erasure.email_folded)
     # Whatever bounced or complained while the mail was gone through.
     await suppressions.erase(conn, erasure.account_id, erasure.email_folded, erasure.email_hash)
     await store.complete(conn, erasure)

@@ -309,7 +309,7 @@ async def forget(conn: Connection, account_id: int, contact_id: int, email_folde
     """Takes an erased person out of what was told and out of the answers to it. Reads all that the account was told in KEPT."""
     await conn.execute(
         """WITH blanked AS (
-             UPDATE webhook_messages SET contact_id = NULL, facts = facts - ARRAY['to', 'email', 'subject', 'reason', 'link']
+             UPDATE webhook_messages SET contact_id = NULL, facts = '{}'
              WHERE account_id = $1
                AND (contact_id = $2 OR lower(facts->>'to') = $3 OR lower(facts->>'email') = $3) RETURNING id
            )

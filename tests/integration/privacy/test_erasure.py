@@ -18,6 +18,7 @@ from tests.support.imports import imported
 from tests.support.installation import Installation, installed
 from tests.support.people import CAME_BACK, add_contact, add_list, set_status, suppress, suppressions
 from tests.support.postgres import SECRET, Database
+from tests.support.webhooks import add_endpoint
 
 WAIT_S = 20.0
 ANN = "Ann.Erasable@example.com"
@@ -104,6 +105,7 @@ async def test_nothing_of_a_person_is_left(installation: Installation, worker_po
         tags=["erasable"],
         consent=CAME_BACK,
     )
+    await add_endpoint(tenant, "http://127.0.0.1:1/")
     campaign = await draft(tenant, listId=list_id, content="<p>Hi {{ name }}</p>")
     assert (await tenant.post(f"{campaign}/launch")).status == 200
     await installation.wait_for(tenant, campaign.rpartition("/")[2], "completed")
@@ -130,10 +132,18 @@ async def test_nothing_of_a_person_is_left(installation: Installation, worker_po
                 tenant.account_id,
                 BOUNCING,
             )
+        await conn.execute(
+            """INSERT INTO webhook_attempts (delivery_id, attempt, account_id, at, duration_ms, answer)
+               SELECT d.id, 1, d.account_id, now(), 1, 'Thanks for ' || $2
+               FROM webhook_deliveries d JOIN webhook_messages m ON m.id = d.message_id
+               WHERE d.account_id = $1 AND m.facts->>'to' = $2""",
+            tenant.account_id,
+            BOUNCING,
+        )
 
     before = await places_of(superuser_pool, BOUNCING)
     held = {"contacts", "audience", "mails", "suppressions", "events", "results", "recipient_state", "idempotency_keys"}
-    assert held | {"import_errors"} <= set(before), before
+    assert held | {"import_errors", "webhook_messages", "webhook_attempts"} <= set(before), before
     await erased(tenant, person["id"], worker_pool)
     assert await places_of(superuser_pool, BOUNCING) == {}
     assert await places_of(superuser_pool, "Ann Erasable") == {}

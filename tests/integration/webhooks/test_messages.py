@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from mailrail.contacts import members
 from mailrail.contacts import service as contacts
-from mailrail.contacts import store as contact_store
 from mailrail.contacts.model import ContactStatus
 from mailrail.db.pool import Connection, Pool, transaction
 from mailrail.emails import fold
@@ -157,28 +157,27 @@ async def test_a_campaign_is_told_of_when_it_starts_and_when_it_is_over(tenant: 
 async def test_who_unsubscribes_is_told_of(tenant: Tenant, worker_pool: Pool, api_pool: Pool) -> None:
     await add_endpoint(tenant, URL, ["contact.unsubscribed"])
     listed = (await tenant.post("/api/v1/lists", {"name": "News"})).body["id"]
-    for email in ("a@example.com", "b@example.com"):
-        await tenant.post("/api/v1/contacts", {"email": email, "listId": listed})
+    for email, where in (("a", {"listId": listed}), ("b", {"listId": listed}), ("c", {}), ("d", {})):
+        await tenant.post("/api/v1/contacts", {"email": f"{email}@example.com", **where})
     async with worker_pool.acquire() as conn:
-        ids = [
-            row["id"]
-            for row in await conn.fetch(
-                "SELECT id FROM contacts WHERE account_id = $1 ORDER BY email", tenant.account_id
-            )
-        ]
+        rows = await conn.fetch("SELECT id FROM contacts WHERE account_id = $1 ORDER BY email", tenant.account_id)
         list_id = await conn.fetchval("SELECT id FROM lists WHERE account_id = $1", tenant.account_id)
+    a, b, c, d = (row["id"] for row in rows)
     for _ in range(2):
         async with transaction(api_pool, tenant.account_id) as conn:
-            await contacts.unsubscribe(conn, tenant.account_id, ids[0], list_id)
-            await contacts.unsubscribe(conn, tenant.account_id, ids[1], None)
-    async with transaction(api_pool, tenant.account_id) as conn:
-        await contact_store.set_membership(conn, tenant.account_id, list_id, ids[1], ContactStatus.UNSUBSCRIBED)
+            await contacts.unsubscribe(conn, tenant.account_id, a, list_id)
+            await contacts.unsubscribe(conn, tenant.account_id, b, None)
+            # Not on the list, and never to be; and one who had left everything before.
+            await members.set_membership(conn, tenant.account_id, list_id, c, ContactStatus.UNSUBSCRIBED)
+            await contacts.unsubscribe(conn, tenant.account_id, d, None)
+            await members.set_membership(conn, tenant.account_id, list_id, d, ContactStatus.UNSUBSCRIBED)
     async with worker_pool.acquire() as conn:
         messages = await told(conn, tenant)
     assert [(message["contact_id"], message["list_id"], message["facts"]["email"]) for message in messages] == [
-        (ids[0], list_id, "a@example.com"),
-        (ids[1], None, "b@example.com"),
-        (ids[1], list_id, "b@example.com"),
+        (a, list_id, "a@example.com"),
+        (b, None, "b@example.com"),
+        (c, list_id, "c@example.com"),
+        (d, None, "d@example.com"),
     ]
 
 

@@ -178,14 +178,14 @@ BEGIN
   IF is_asked_for(NEW.account_id, 'contact.unsubscribed') THEN
     INSERT INTO webhook_messages (account_id, type, at, contact_id, list_id, facts)
       SELECT NEW.account_id, 'contact.unsubscribed', now(), c.id, NEW.list_id, jsonb_build_object('email', c.email)
-      FROM contacts c WHERE c.id = NEW.contact_id;
+      FROM contacts c WHERE c.id = NEW.contact_id AND (TG_OP = 'UPDATE' OR c.status <> 'unsubscribed');
   END IF;
   RETURN NULL;
 END $$;
 CREATE TRIGGER members_left AFTER UPDATE OF status ON list_members FOR EACH ROW
   WHEN (NEW.status = 'unsubscribed' AND OLD.status <> 'unsubscribed')
   EXECUTE FUNCTION tell_left_list();
--- The word of somebody who was taken off the list before.
+-- The word of somebody who was taken off the list before; not of people whom an import brings as those who had left anyway.
 CREATE TRIGGER members_declined AFTER INSERT ON list_members FOR EACH ROW
   WHEN (NEW.status = 'unsubscribed')
   EXECUTE FUNCTION tell_left_list();
