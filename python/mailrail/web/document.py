@@ -184,7 +184,7 @@ def request_body(route: Route, ids: Ids) -> dict[str, Any] | None:
         schema = empty_object() if operation.reads is None else body_schema(operation.reads, ids)
         schema = partial(schema) if operation.is_partial else schema
         content[JSON] = {
-            "schema": explained(schema),
+            "schema": explained(schema, route.path.rpartition("/")[2]),
             **({"example": operation.example[0]} if operation.example else {}),
         }
     content |= {media_type: {} for media_type in operation.also_reads}

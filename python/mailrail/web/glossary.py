@@ -1,5 +1,5 @@
 """What the fields of bodies mean, for the document: one sentence a name, since a name means the same wherever it stands. Where it
-does not, the name has what it stands in before it.
+does not, the name has what it stands in before it: an object, or the last word of the path.
 """
 
 from collections.abc import Mapping
@@ -54,6 +54,10 @@ WORDS: Mapping[str, str] = {
     "name": "What it is called.",
     "postalAddress": "Stands in the footer of campaigns.",
     "preheader": "What inboxes show behind the subject.",
+    "replay.from": "The time from which on.",
+    "replay.status": "Only of this status; without it however they ended.",
+    "replay.to": "The time before which; without it until now.",
+    "replay.types": "Only of these types of event; without it of all.",
     "replyTo": "Where answers go.",
     "scheduledAt": "When to send; without it at once.",
     "scopes": "What the key may do; without it all that yours may.",
