@@ -1,6 +1,6 @@
 """The second half of the store of webhooks: every statement on webhook_messages, webhook_deliveries and webhook_attempts.
 
-Messages of what happened are written by triggers (migration 0011); here are tests, replays, the log and the dispatcher's work.
+Messages of what happened are written by triggers (migration 0010); here are tests, replays, the log and the dispatcher's work.
 """
 
 from collections.abc import Mapping, Sequence
