@@ -21,6 +21,7 @@ ROOMS = (
     "templates",
     "emails",
     "campaigns",
+    "rehearsals",
     "events",
     "tracking",
     "confirmations",

@@ -22,7 +22,6 @@ from mailrail.accounts.model import Scope
 from mailrail.bus.kafka import KafkaBus
 from mailrail.bus.parking import Parking
 from mailrail.campaigns import routes as campaigns
-from mailrail.campaigns.rehearsal import routes as rehearsal
 from mailrail.config import Settings
 from mailrail.confirmations import routes as confirmations
 from mailrail.contacts import routes as contacts
@@ -42,6 +41,7 @@ from mailrail.mail_v1 import contacts as mail_contacts
 from mailrail.ops import guard
 from mailrail.ops import routes as ops
 from mailrail.privacy import routes as privacy
+from mailrail.rehearsals import routes as rehearsals
 from mailrail.ses.control import ControlError
 from mailrail.ses.limiter import Limiter
 from mailrail.ses.sender import follow_keys, make_sender, take_keys
@@ -181,11 +181,11 @@ def campaign_control(path: str) -> tuple[Route, ...]:
         Route("GET", f"{path}/recipients", Scope.CAMPAIGNS_READ, campaigns.page_recipients),
         Route("DELETE", path, Scope.CAMPAIGNS_WRITE, campaigns.delete),
         Route("POST", f"{path}/duplicate", Scope.CAMPAIGNS_WRITE, campaigns.duplicate),
-        Route("GET", f"{path}/preview", Scope.CAMPAIGNS_READ, rehearsal.show_preview),
-        Route("POST", f"{path}/preview", Scope.CAMPAIGNS_READ, rehearsal.preview),
+        Route("GET", f"{path}/preview", Scope.CAMPAIGNS_READ, rehearsals.show_preview),
+        Route("POST", f"{path}/preview", Scope.CAMPAIGNS_READ, rehearsals.preview),
         # Transactional mail: whoever may send that may test, a test key too.
-        Route("POST", f"{path}/test", Scope.EMAILS_SEND, rehearsal.send_test),
-        Route("POST", f"{path}/dry-run", Scope.CAMPAIGNS_READ, rehearsal.dry_run),
+        Route("POST", f"{path}/test", Scope.EMAILS_SEND, rehearsals.send_test),
+        Route("POST", f"{path}/dry-run", Scope.CAMPAIGNS_READ, rehearsals.dry_run),
     )
 
 

@@ -7,8 +7,6 @@ from sanic.response import HTTPResponse
 
 from mailrail.campaigns import service as campaigns
 from mailrail.campaigns.model import CampaignNotFound
-from mailrail.campaigns.rehearsal import form, service
-from mailrail.campaigns.rehearsal.model import DryRun, Preview
 from mailrail.campaigns.routes import SenderAnswer
 from mailrail.contacts.model import ContactNotFound
 from mailrail.domains.model import NoDefaultSender, SenderNotVerified
@@ -18,6 +16,8 @@ from mailrail.emails.routes import BatchAnswer, accept, answer_batch, batch_answ
 from mailrail.emails.service import MailInvalid
 from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused
 from mailrail.ids import Ids, Kind
+from mailrail.rehearsals import form, service
+from mailrail.rehearsals.model import DryRun, Preview
 from mailrail.templates.model import TemplateInvalid
 from mailrail.wallet.model import InsufficientFunds, SpendCapReached, WalletFrozen
 from mailrail.web.answers import answer

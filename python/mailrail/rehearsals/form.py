@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from mailrail.campaigns.form import ID_MAX_CHARS
-from mailrail.campaigns.rehearsal.model import Reader
 from mailrail.contacts.form import NAME_MAX_CHARS, read_custom_fields
 from mailrail.contacts.model import Names
 from mailrail.ids import Ids, Kind
+from mailrail.rehearsals.model import Reader
 from mailrail.web.fields import Fields, distinct
 
 TEST_ADDRESSES_MAX = 5

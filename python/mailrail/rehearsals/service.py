@@ -17,8 +17,6 @@ from mailrail.campaigns.model import (
     Verb,
     decide,
 )
-from mailrail.campaigns.rehearsal.form import Cast, TestDraft
-from mailrail.campaigns.rehearsal.model import HTML_SHOWN_MAX_BYTES, DryRun, Preview, Reader, reader_of
 from mailrail.config import Settings
 from mailrail.contacts import service as contacts
 from mailrail.db.pool import Connection
@@ -27,6 +25,8 @@ from mailrail.emails import service as emails
 from mailrail.emails.form import MailDraft
 from mailrail.emails.mail import Mail
 from mailrail.errors import MailrailError
+from mailrail.rehearsals.form import Cast, TestDraft
+from mailrail.rehearsals.model import HTML_SHOWN_MAX_BYTES, DryRun, Preview, Reader, reader_of
 from mailrail.ses.model import Limits, seconds_to_send
 from mailrail.templates.model import TemplateInvalid
 from mailrail.wallet import service as wallet
