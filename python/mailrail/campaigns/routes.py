@@ -4,16 +4,29 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import Any, TypedDict
+from typing import Any
 
 from sanic.response import HTTPResponse
 
 from mailrail import failpoints
 from mailrail.accounts.model import Account
 from mailrail.campaigns import form, recipients, service
+from mailrail.campaigns.answers import (
+    CampaignAnswer,
+    CampaignDetailAnswer,
+    CampaignsAnswer,
+    DeletedCampaignAnswer,
+    LaunchAnswer,
+    RecipientsAnswer,
+    RetryAnswer,
+    StatsAnswer,
+    cost,
+    shown_campaign,
+    shown_cost,
+    shown_recipient,
+)
 from mailrail.campaigns.model import (
     AlreadySent,
-    Audience,
     Campaign,
     CampaignDraft,
     CampaignNotFound,
@@ -23,8 +36,7 @@ from mailrail.campaigns.model import (
     NothingToRetry,
     ScheduleInvalid,
 )
-from mailrail.campaigns.recipients import WORDS, Recipient
-from mailrail.config import Settings
+from mailrail.campaigns.recipients import WORDS
 from mailrail.contacts import service as contacts
 from mailrail.contacts.model import ListNotFound
 from mailrail.db.pool import DATABASE_ERRORS, Connection
@@ -39,8 +51,8 @@ from mailrail.web.body import read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import Fields
 from mailrail.web.openapi import CSV, PER_RECIPIENT, Query, operation
-from mailrail.web.pages import PAGE_QUERY, PageAnswer, page_answer, read_page, read_page_after
-from mailrail.web.values import shown_time, shown_time_or_none, shown_usd
+from mailrail.web.pages import PAGE_QUERY, page_answer, read_page, read_page_after
+from mailrail.web.values import shown_time_or_none
 
 log = logging.getLogger(__name__)
 
@@ -66,172 +78,6 @@ SEND_ERRORS = (
 )
 STEER_ERRORS = (CampaignNotFound, CampaignStateWrong)
 LAUNCH_ERRORS = (*STEER_ERRORS, AlreadySent, ScheduleInvalid, *SEND_ERRORS)
-
-
-class SenderAnswer(TypedDict):
-    """Who a mail is from."""
-
-    name: str | None
-    email: str
-
-
-class MembersAnswer(TypedDict, total=False):
-    """Contacts by tags, lists and conditions, each [field, operator, value]; what asks for nothing is left out."""
-
-    tags: list[str]
-    lists: list[str]
-    where: list[list[Any]]
-
-
-class AudienceAnswer(MembersAnswer, total=False):
-    """Whom a campaign is for, less those who match `exclude`."""
-
-    exclude: MembersAnswer
-
-
-CampaignAnswer = TypedDict(
-    "CampaignAnswer",
-    {
-        "id": str,
-        "name": str,
-        "status": str,
-        "reason": str | None,
-        "subject": str,
-        "preheader": str | None,
-        "from": SenderAnswer | None,
-        "replyTo": list[str],
-        "listId": str | None,
-        "tags": list[str],
-        "audience": AudienceAnswer,
-        "audienceCount": int | None,
-        "estimatedCost": float | None,
-        "estimatedCostMicros": int | None,
-        "template": str | None,
-        "templateVersion": int | None,
-        "warnings": list[str],
-        "createdAt": str,
-        "scheduledAt": str | None,
-        "sentAt": str | None,
-        "submittedAt": str | None,
-        "completedAt": str | None,
-    },
-)
-
-
-class CampaignsAnswer(PageAnswer):
-    """A page of campaigns."""
-
-    campaigns: list[CampaignAnswer]
-
-
-class ProgressAnswer(TypedDict):
-    """How far a send is: recipients = delivered + bounced + failed + skipped + open; the rest counts across them."""
-
-    recipients: int
-    accepted: int
-    delivered: int
-    bounced: int
-    complained: int
-    opened: int
-    clicked: int
-    unsubscribed: int
-    failed: int
-    skipped: int
-    open: int
-
-
-class CampaignDetailAnswer(CampaignAnswer):
-    """A campaign, what it says and how far it is."""
-
-    content: str
-    text: str | None
-    progress: ProgressAnswer
-
-
-class DeletedCampaignAnswer(TypedDict):
-    """A campaign that is gone."""
-
-    id: str
-    deleted: bool
-
-
-class CostAnswer(TypedDict):
-    """What a send has set aside, in dollars and exactly."""
-
-    estimated: float
-    estimatedMicros: int
-    currency: str
-    holdId: str | None
-
-
-class LaunchAnswer(TypedDict):
-    """A campaign that was sent or scheduled."""
-
-    success: bool
-    status: str
-    id: str
-    audienceCount: int
-    cost: CostAnswer
-    scheduledAt: str | None
-    sentAt: str | None
-
-
-class LeftOutAnswer(TypedDict):
-    """Recipients whom a retry left out, and why."""
-
-    state: str
-    recipients: int
-    why: str
-
-
-class RetryAnswer(TypedDict):
-    """A campaign that is sent once more to some, and what that sets aside."""
-
-    id: str
-    status: str
-    retried: int
-    cost: CostAnswer
-    leftOut: list[LeftOutAnswer]
-
-
-class RecipientStateAnswer(TypedDict):
-    """Where one recipient of a campaign stands and why; `contactId` is null once the contact is gone."""
-
-    id: str
-    email: str
-    contactId: str | None
-    state: str
-    reason: str | None
-    attempts: int
-    messageId: str | None
-    updatedAt: str | None
-    opens: int
-    clicks: int
-    complained: bool
-    unsubscribed: bool
-
-
-class RecipientsAnswer(PageAnswer):
-    """A page of a campaign's recipients."""
-
-    recipients: list[RecipientStateAnswer]
-
-
-class CampaignTotalsAnswer(TypedDict):
-    """How many campaigns there are."""
-
-    total: int
-    sending: int
-    completed: int
-
-
-class StatsAnswer(TypedDict):
-    """The account at a glance."""
-
-    contacts: int
-    campaigns: CampaignTotalsAnswer
-    emailsThisMonth: int
-    domains: int
 
 
 @operation(answers={201: CampaignAnswer}, reads=form.read_draft, raises=DRAFT_ERRORS)
@@ -368,7 +214,7 @@ async def retry(request: Request, campaign_id: str) -> HTTPResponse:
             "id": ctx.ids.encode(Kind.CAMPAIGN, done.campaign.id),
             "status": done.campaign.status.shown,
             "retried": done.recipients,
-            "cost": _cost(done.amount_micros, done.hold_id, ctx.ids),
+            "cost": shown_cost(done.amount_micros, done.hold_id, ctx.ids),
             "leftOut": [
                 {"state": state.name.lower(), "recipients": count, "why": LEFT_OUT[state]}
                 for state, count in done.left_out.items()
@@ -407,7 +253,7 @@ async def page_recipients(request: Request, campaign_id: str) -> HTTPResponse | 
                 conn, account_id, stream_id, states, asked.limit, asked.offset, asked.after_id or 0
             )
             total = await recipients.count(conn, account_id, stream_id, states)
-            items = [_shown_recipient(one, stream_id, ctx.ids) for one in found]
+            items = [shown_recipient(one, stream_id, ctx.ids) for one in found]
             return answer(page_answer("recipients", items, asked, total))
         slices = await recipients.read_slices(conn, account_id, stream_id, states)
     await _send_csv(request, campaign, slices, states)
@@ -483,31 +329,6 @@ async def launch_campaign(request: Request, campaign_id: str) -> Launch:
     return started
 
 
-def written_audience(audience: Audience, ids: Ids) -> AudienceAnswer:
-    """As requests write it."""
-    written: AudienceAnswer = form.written_audience(audience, ids)
-    return written
-
-
-def estimated_micros(account: Account, settings: Settings, audience_count: int) -> int:
-    """What sending to so many would cost; micro-dollars."""
-    return audience_count * account.price_micros if settings.billing else 0
-
-
-def cost(started: Launch, ids: Ids) -> CostAnswer:
-    """What a send has set aside; what a scheduled one will."""
-    return _cost(started.amount_micros, started.hold_id, ids)
-
-
-def _cost(amount_micros: int, hold_id: int | None, ids: Ids) -> CostAnswer:
-    return {
-        "estimated": shown_usd(amount_micros),
-        "estimatedMicros": amount_micros,
-        "currency": "USD",
-        "holdId": ids.encode_optional(Kind.HOLD, hold_id),
-    }
-
-
 @asynccontextmanager
 async def _steering(request: Request) -> AsyncIterator[tuple[Connection, Account]]:
     """A transaction of the account that asks; the request has no fields."""
@@ -546,48 +367,6 @@ async def _send_csv(
     await response.eof()
 
 
-def _shown_recipient(one: Recipient, stream_id: int, ids: Ids) -> RecipientStateAnswer:
-    return {
-        "id": ids.encode_email(stream_id, one.seq),
-        "email": one.email,
-        "contactId": ids.encode_optional(Kind.CONTACT, one.contact_id),
-        "state": one.state.name.lower(),
-        "reason": one.reason,
-        "attempts": one.attempts,
-        "messageId": one.ses_message_id,
-        "updatedAt": shown_time_or_none(one.at),
-        "opens": one.opens,
-        "clicks": one.clicks,
-        "complained": one.complained,
-        "unsubscribed": one.unsubscribed,
-    }
-
-
 def _shown(campaign: Campaign, audience_count: int | None, request: Request) -> CampaignAnswer:
-    ids, settings = request.app.ctx.ids, request.app.ctx.settings
-    lists = campaign.audience.lists
-    micros = None if audience_count is None else estimated_micros(request.ctx.account, settings, audience_count)
-    return {
-        "id": ids.encode(Kind.CAMPAIGN, campaign.id),
-        "name": campaign.name,
-        "status": campaign.status.shown,
-        "reason": campaign.reason,
-        "subject": campaign.subject,
-        "preheader": campaign.preheader,
-        "from": None if campaign.from_email is None else {"name": campaign.from_name, "email": campaign.from_email},
-        "replyTo": campaign.reply_to,
-        "listId": ids.encode(Kind.LIST, lists[0]) if len(lists) == 1 else None,
-        "tags": campaign.audience.tags,
-        "audience": written_audience(campaign.audience, ids),
-        "audienceCount": audience_count,
-        "estimatedCost": None if micros is None else shown_usd(micros),
-        "estimatedCostMicros": micros,
-        "template": ids.encode_optional(Kind.TEMPLATE, campaign.template_id),
-        "templateVersion": campaign.template_version,
-        "warnings": campaign.warnings,
-        "createdAt": shown_time(campaign.created_at),
-        "scheduledAt": shown_time_or_none(campaign.scheduled_at),
-        "sentAt": shown_time_or_none(campaign.sent_at),
-        "submittedAt": shown_time_or_none(campaign.submitted_at),
-        "completedAt": shown_time_or_none(campaign.completed_at),
-    }
+    ctx = request.app.ctx
+    return shown_campaign(campaign, audience_count, request.ctx.account, ctx.settings, ctx.ids)

@@ -54,7 +54,7 @@ async def wording(conn: Connection, account_id: int, text: str) -> int:
 async def withdrawn_at(conn: Connection, account_id: int, contact_id: int, list_id: int | None) -> datetime | None:
     """When the person last left all mail, or the list if one is named; None where nobody wrote it down."""
     at: datetime | None = await conn.fetchval(
-        """SELECT max(at) FROM consents WHERE account_id = $1 AND contact_id = $2 AND status = 'unsubscribed'
+        """SELECT max(at) FROM consents_of($1, $2) WHERE status = 'unsubscribed'
              AND (list_id IS NULL OR list_id = $3)""",
         account_id,
         contact_id,
@@ -69,9 +69,9 @@ async def read_page(
     """A contact's history, newest first; `after_id` goes on behind that line, else `offset` skips."""
     rows = await conn.fetch(
         """SELECT c.id, c.list_id, l.name AS list_name, c.status, c.source, c.ip, w.wording, c.import_id, c.at, c.recorded_at
-           FROM consents c LEFT JOIN lists l ON l.id = c.list_id AND l.account_id = c.account_id
+           FROM consents_of($1, $2) c LEFT JOIN lists l ON l.id = c.list_id AND l.account_id = c.account_id
            LEFT JOIN consent_wordings w ON w.id = c.wording_id AND w.account_id = c.account_id
-           WHERE c.account_id = $1 AND c.contact_id = $2 AND ($5::bigint IS NULL OR c.id < $5)
+           WHERE $5::bigint IS NULL OR c.id < $5
            ORDER BY c.id DESC LIMIT $3 OFFSET $4""",
         account_id,
         contact_id,
@@ -84,7 +84,5 @@ async def read_page(
 
 async def count(conn: Connection, account_id: int, contact_id: int) -> int:
     """Lines of a contact's history."""
-    found: int = await conn.fetchval(
-        "SELECT count(*) FROM consents WHERE account_id = $1 AND contact_id = $2", account_id, contact_id
-    )
+    found: int = await conn.fetchval("SELECT count(*) FROM consents_of($1, $2)", account_id, contact_id)
     return found

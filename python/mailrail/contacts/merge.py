@@ -44,9 +44,10 @@ _JOIN = """
     CASE WHEN $5 AND status <> 'unsubscribed' THEN now() END
   FROM {people} WHERE $3::bigint IS NOT NULL {further} ORDER BY id
   ON CONFLICT DO NOTHING RETURNING contact_id, status"""
+# One row for all who said the same.
 _SAY = """
-  INSERT INTO consents (account_id, contact_id, list_id, status, source, wording_id, import_id, at)
-  SELECT $1, contact_id, $3, status, $6::text, $7::bigint, $2, now() FROM joined"""
+  INSERT INTO consents (account_id, contact_ids, list_id, status, source, wording_id, import_id, at)
+  SELECT $1, array_agg(contact_id ORDER BY contact_id), $3, status, $6::text, $7::bigint, $2, now() FROM joined GROUP BY status"""
 
 _MERGE = f"""
 WITH written AS (
@@ -71,8 +72,9 @@ WITH written AS (
   RETURNING c.id, c.status, merge_action() AS action, coalesce(old.import_id = $2, false) AS again, old.status AS old_status
 ), joined AS ({_JOIN.format(people="written", further="")}
 ), said AS ({_SAY}
-  UNION ALL SELECT $1, id, NULL, status, $6, $7, $2, now() FROM written
+  UNION ALL SELECT $1, array_agg(id ORDER BY id), NULL, status, $6, $7, $2, now() FROM written
   WHERE CASE action WHEN 'INSERT' THEN $3::bigint IS NULL OR status = 'unsubscribed' ELSE status <> old_status END
+  GROUP BY status
 )
 SELECT count(*) FILTER (WHERE action = 'INSERT')::integer AS created,
        count(*) FILTER (WHERE action = 'UPDATE' AND NOT again)::integer AS updated,

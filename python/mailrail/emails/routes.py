@@ -1,20 +1,29 @@
 """/api/v1/emails: transactional mail."""
 
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any, TypedDict
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import orjson
 from sanic.response import HTTPResponse
 
 from mailrail.domains.model import NoDefaultSender, SenderNotVerified
 from mailrail.emails import form, keys, service
+from mailrail.emails.answers import (
+    REJECTED,
+    BatchAnswer,
+    EmailDetailAnswer,
+    EmailsAnswer,
+    SentAnswer,
+    batch_answer,
+    sent_answer,
+    shown_detail,
+    shown_mail,
+)
 from mailrail.emails.desk_store import SHARD_SIZE
 from mailrail.emails.form import MailDraft
 from mailrail.emails.keys import Key, Replayed
 from mailrail.emails.mail import (
     STATES_BY_STATUS,
-    STATUS_OF,
     TOTAL_CAP,
     Mail,
     MailNotCancellable,
@@ -22,13 +31,10 @@ from mailrail.emails.mail import (
     MailRejected,
     MailStatus,
     RecipientSuppressed,
-    Role,
-    state_after,
-    status_of,
 )
 from mailrail.emails.mails import MailFilter
-from mailrail.emails.model import EventKind, SendingHeld, State
-from mailrail.emails.service import EVENT_WORDS, FoundMail, MailInvalid, ScheduleTooFar
+from mailrail.emails.model import SendingHeld
+from mailrail.emails.service import MailInvalid, ScheduleTooFar
 from mailrail.emails.submission import Sent
 from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused, MailrailError
 from mailrail.ids import NO_ROW, Ids, Kind
@@ -42,112 +48,10 @@ from mailrail.web.fields import FieldError, Fields, FieldsInvalid
 from mailrail.web.idempotency import REPLAYED_HEADER, fingerprint, read_owner
 from mailrail.web.openapi import PER_RECIPIENT, Query, operation
 from mailrail.web.pages import PAGE_QUERY, page_answer, read_page_after
-from mailrail.web.values import shown_time, shown_time_or_none
 
 # Attachments travel inside the JSON, and a third larger.
 BODY_MAX_BYTES = 40 * 1024 * 1024
 FILTER_MAX_CHARS = 500
-REJECTED: dict[MailStatus, type[MailRejected] | type[RecipientSuppressed]] = {
-    MailStatus.FAILED: MailRejected,
-    MailStatus.SUPPRESSED: RecipientSuppressed,
-}
-
-
-class SentAnswer(TypedDict):
-    """A mail that was taken. `messageId` is that of Amazon SES, null until it has one."""
-
-    id: str
-    status: str
-    messageId: str | None
-    to: str
-    scheduledAt: str | None
-    reason: str | None
-
-
-class BatchItemAnswer(TypedDict):
-    """One mail of a batch."""
-
-    to: str
-    id: str
-    status: str
-    messageId: str | None
-    reason: str | None
-
-
-class BatchAnswer(TypedDict):
-    """A batch in the order of its request; total = sent + queued + failed."""
-
-    results: list[BatchItemAnswer]
-    total: int
-    sent: int
-    queued: int
-    failed: int
-
-
-EmailAnswer = TypedDict(
-    "EmailAnswer",
-    {
-        "id": str,
-        "to": str,
-        "from": str,
-        "subject": str,
-        "status": str,
-        "opens": int,
-        "clicks": int,
-        "tags": dict[str, str],
-        "campaignId": str | None,
-        "test": bool,
-        "createdAt": str,
-        "scheduledAt": str | None,
-    },
-)
-
-
-class RecipientAnswer(TypedDict):
-    """Where one address of a mail stands."""
-
-    email: str
-    role: str
-    status: str
-    reason: str | None
-    messageId: str | None
-
-
-class EmailDetail(EmailAnswer):
-    """A mail with its addresses and, for transactional mail, what was sent."""
-
-    recipients: list[RecipientAnswer]
-    messageId: str | None  # noqa: N815  a key of JSON; ruff does not see that this is a TypedDict, too
-    html: str | None
-    text: str | None
-
-
-class EventAnswer(TypedDict):
-    """What happened to a mail."""
-
-    type: str
-    createdAt: str
-    email: str
-    detail: str | None
-
-
-class EmailDetailAnswer(TypedDict):
-    """A mail and all its events, oldest first."""
-
-    email: EmailDetail
-    events: list[EventAnswer]
-
-
-class EmailsAnswer(TypedDict):
-    """A page of mails, newest first; `totalCapped` says that there are more than `total`."""
-
-    emails: list[EmailAnswer]
-    total: int
-    page: int
-    pages: int
-    limit: int
-    after: str | None
-    totalCapped: bool
 
 
 @operation(
@@ -193,12 +97,12 @@ async def send(request: Request) -> HTTPResponse:
     fields = Fields(read_object(request))
     draft = form.read_mail(fields, request.app.ctx.ids)
     fields.finish()
-    key = read_key(request, lambda taken: kept(_sent_answer(taken[0], request.app.ctx.ids)))
+    key = read_key(request, lambda taken: kept(sent_answer(taken[0], request.app.ctx.ids)))
     try:
         taken = await accept(request, await prepare(request, [draft], key), key)
     except Replayed as replayed:
         return _answer_sent(orjson.loads(replayed.body), is_replay=True)
-    return _answer_sent(_sent_answer(taken[0], request.app.ctx.ids), is_replay=False)
+    return _answer_sent(sent_answer(taken[0], request.app.ctx.ids), is_replay=False)
 
 
 @operation(
@@ -301,7 +205,7 @@ async def get(request: Request, email_id: str) -> HTTPResponse:
     """GET /api/v1/emails/:id: one mail as it stands now, with all its events."""
     async with request.transaction() as conn:
         found = await service.get(conn, request.ctx.account.id, *_numbers(request.app.ctx.ids, email_id))
-    return answer(dict(_detail(found, request.app.ctx.ids)))
+    return answer(dict(shown_detail(found, request.app.ctx.ids)))
 
 
 @operation(answers={200: EmailDetailAnswer}, raises=(MailNotFound, MailNotCancellable))
@@ -310,7 +214,7 @@ async def cancel(request: Request, email_id: str) -> HTTPResponse:
     Fields(read_object(request)).finish()
     async with request.transaction() as conn:
         found = await service.cancel(conn, request.ctx.account.id, *_numbers(request.app.ctx.ids, email_id))
-    return answer(dict(_detail(found, request.app.ctx.ids)))
+    return answer(dict(shown_detail(found, request.app.ctx.ids)))
 
 
 # —— what both dialects do with a request ———————————————————————————————————————————————————————————————————————————————
@@ -423,47 +327,6 @@ def _split(position: int) -> tuple[int, int]:
 # —— answers ——————————————————————————————————————————————————————————————————————————————————————————————————————————————
 
 
-def _sent_answer(sent: Sent, ids: Ids) -> SentAnswer:
-    known = [one for one in sent.outcomes if one is not None]
-    states = {State.PENDING if one is None else state_after(one.outcome) for one in sent.outcomes}
-    # A mail that reached somebody is sent, whoever else it did not reach: its detail tells.
-    reached = states & {State.PENDING, State.ACCEPTED} or states
-    status = status_of(reached, sent.mail.scheduled_at, datetime.now(UTC))
-    return {
-        "id": ids.encode_email(sent.stream_id, sent.first_seq),
-        "status": status,
-        "messageId": next((one.ses_message_id for one in known if one.ses_message_id), None),
-        "to": _joined(address for role, address in sent.mail.addresses if role is Role.TO),
-        "scheduledAt": shown_time_or_none(sent.mail.scheduled_at),
-        "reason": next((one.error for one in known if one.error), None)
-        if status not in (MailStatus.SENT, MailStatus.SUPPRESSED)
-        else None,
-    }
-
-
-def batch_answer(taken: Sequence[Sent], ids: Ids) -> BatchAnswer:
-    """What came of mails that were taken together."""
-    items = [_sent_answer(sent, ids) for sent in taken]
-    sent = sum(item["status"] == MailStatus.SENT for item in items)
-    failed = sum(item["status"] in REJECTED for item in items)
-    return {
-        "results": [
-            {
-                "to": item["to"],
-                "id": item["id"],
-                "status": item["status"],
-                "messageId": item["messageId"],
-                "reason": item["reason"],
-            }
-            for item in items
-        ],
-        "total": len(items),
-        "sent": sent,
-        "queued": len(items) - sent - failed,
-        "failed": failed,
-    }
-
-
 def kept(body: SentAnswer | BatchAnswer) -> tuple[int, bytes]:
     """The answer as an Idempotency-Key keeps it."""
     return 200, orjson.dumps(body)
@@ -488,60 +351,3 @@ def _marked(response: HTTPResponse, is_replay: bool) -> HTTPResponse:
     if is_replay:
         response.headers[REPLAYED_HEADER] = "true"
     return response
-
-
-def shown_mail(mail: FoundMail, ids: Ids) -> EmailAnswer:
-    """A mail as lists print it."""
-    return {
-        "id": ids.encode_email(mail.stream_id, mail.seq),
-        "to": _joined(one.email for one in mail.recipients if one.role is Role.TO),
-        "from": mail.sender,
-        "subject": mail.subject,
-        "status": mail.status,
-        "opens": sum(one.count(EventKind.OPEN) for one in mail.recipients),
-        "clicks": sum(one.count(EventKind.CLICK) for one in mail.recipients),
-        "tags": dict(tag.split("=", 1) for tag in mail.tags),
-        "campaignId": ids.encode_optional(Kind.CAMPAIGN, mail.campaign_id),
-        "test": mail.is_test,
-        "createdAt": shown_time(mail.created_at),
-        "scheduledAt": shown_time_or_none(mail.scheduled_at),
-    }
-
-
-def _detail(mail: FoundMail, ids: Ids) -> EmailDetailAnswer:
-    content = orjson.loads(mail.content) if mail.content else {}
-    return {
-        "email": {
-            **shown_mail(mail, ids),
-            "recipients": [
-                {
-                    "email": one.email,
-                    "role": one.role,
-                    "status": STATUS_OF[one.state],
-                    "reason": one.reason,
-                    "messageId": one.ses_message_id,
-                }
-                for one in mail.recipients
-            ],
-            "messageId": next((one.ses_message_id for one in mail.recipients if one.ses_message_id), None),
-            "html": content.get("html"),
-            "text": content.get("text"),
-        },
-        "events": shown_events(mail),
-    }
-
-
-def shown_events(mail: FoundMail) -> list[EventAnswer]:
-    """All that happened to a mail, oldest first."""
-    events = sorted(
-        ((event.at, event, one) for one in mail.recipients for event in one.events),
-        key=lambda entry: (entry[0], entry[1].kind),
-    )
-    return [
-        {"type": EVENT_WORDS[event.kind], "createdAt": shown_time(at), "email": one.email, "detail": event.detail}
-        for at, event, one in events
-    ]
-
-
-def _joined(addresses: Iterable[str]) -> str:
-    return ", ".join(addresses)

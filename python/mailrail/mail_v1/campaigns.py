@@ -6,22 +6,24 @@ from typing import TypedDict
 from sanic.response import HTTPResponse
 
 from mailrail.campaigns import service
-from mailrail.campaigns.form import read_launch
-from mailrail.campaigns.model import Campaign, CampaignNotFound
-from mailrail.campaigns.routes import (
-    DRAFT_ERRORS,
-    LAUNCH_ERRORS,
-    STEER_ERRORS,
+from mailrail.campaigns.answers import (
     AudienceAnswer,
     CostAnswer,
     ProgressAnswer,
     SenderAnswer,
     cost,
     estimated_micros,
+    written_audience,
+)
+from mailrail.campaigns.form import read_launch
+from mailrail.campaigns.model import Campaign, CampaignNotFound
+from mailrail.campaigns.routes import (
+    DRAFT_ERRORS,
+    LAUNCH_ERRORS,
+    STEER_ERRORS,
     launch_campaign,
     save_change,
     save_draft,
-    written_audience,
 )
 from mailrail.ids import Ids, Kind
 from mailrail.mail_v1.form import read_draft, write_draft

@@ -7,7 +7,7 @@ from sanic.response import HTTPResponse
 from mailrail.contacts import service as contacts
 from mailrail.contacts.model import ContactNotFound
 from mailrail.contacts.routes import ConsentAnswer, ContactAnswer, shown_consent, shown_contact
-from mailrail.emails.routes import EmailAnswer, EventAnswer, shown_events, shown_mail
+from mailrail.emails.answers import EmailAnswer, EventAnswer, shown_events, shown_mail
 from mailrail.ids import Ids, Kind
 from mailrail.privacy import service
 from mailrail.privacy.model import MAILS_MAX, Erasure, ErasureNotFound, Export

@@ -6,13 +6,14 @@ import orjson
 from sanic.response import HTTPResponse
 
 from mailrail.campaigns import service as campaigns
+from mailrail.campaigns.answers import SenderAnswer
 from mailrail.campaigns.model import CampaignNotFound
-from mailrail.campaigns.routes import SenderAnswer
 from mailrail.contacts.model import ContactNotFound
 from mailrail.domains.model import NoDefaultSender, SenderNotVerified
+from mailrail.emails.answers import BatchAnswer, batch_answer
 from mailrail.emails.keys import Replayed
 from mailrail.emails.model import SendingHeld
-from mailrail.emails.routes import BatchAnswer, accept, answer_batch, batch_answer, kept, read_key
+from mailrail.emails.routes import accept, answer_batch, kept, read_key
 from mailrail.emails.service import MailInvalid
 from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused
 from mailrail.ids import Ids, Kind

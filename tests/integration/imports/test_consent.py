@@ -45,6 +45,18 @@ async def test_without_a_list_or_words_it_says_what_it_knows(tenant: Tenant, wor
     assert said == [("subscribed", "api"), ("unsubscribed", "import")]
 
 
+async def test_what_many_say_is_one_row(tenant: Tenant, worker_pool: Pool) -> None:
+    file = b"email\n" + b"".join(b"p%d@many.de\n" % n for n in range(500))
+    await imported(tenant, worker_pool, file)
+    assert len(await history(tenant, (await contacts(tenant))["p499@many.de"]["id"])) == 1
+    async with tenant.api.operator.acquire() as conn:
+        rows = await conn.fetch(
+            "SELECT cardinality(contact_ids) AS people FROM consents WHERE account_id = $1", tenant.account_id
+        )
+    assert sum(row["people"] for row in rows) == 500
+    assert len(rows) <= 2, "a row per piece"
+
+
 async def test_a_list_that_asks_first_makes_nobody_subscribed(tenant: Tenant, worker_pool: Pool) -> None:
     list_id = await add_list(tenant, doubleOptIn=True)
     known = await add_contact(tenant, "known@b.de")

@@ -38,11 +38,13 @@ CREATE TABLE consent_wordings (
 );
 CREATE UNIQUE INDEX consent_wordings_text ON consent_wordings (account_id, md5(wording));
 
--- Without foreign keys, for imports write it by the million; it goes when its contact goes.
+-- Of one contact, or of all whom a piece of an import signed up, in their order: a row for each of a million costs half as much as
+-- the contacts. What one contact said goes when it goes; its number among others then names nobody.
 CREATE TABLE consents (
-  id bigint GENERATED ALWAYS AS IDENTITY,
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   account_id bigint NOT NULL,
-  contact_id bigint NOT NULL,
+  contact_id bigint,
+  contact_ids bigint[],
   -- NULL is the contact's own status.
   list_id bigint,
   status text NOT NULL CHECK (status IN ('subscribed', 'pending', 'unsubscribed')),
@@ -53,8 +55,19 @@ CREATE TABLE consents (
   -- When the person said so, and when we heard of it.
   at timestamptz NOT NULL,
   recorded_at timestamptz NOT NULL DEFAULT now(),
-  PRIMARY KEY (account_id, contact_id, id)
+  CHECK (num_nonnulls(contact_id, contact_ids) = 1)
 );
+CREATE INDEX consents_contact ON consents (account_id, contact_id) WHERE contact_id IS NOT NULL;
+CREATE INDEX consents_contacts ON consents (account_id, (contact_ids[cardinality(contact_ids)]), (contact_ids[1]))
+  WHERE contact_ids IS NOT NULL;
+-- All that a contact said, alone and among others.
+CREATE FUNCTION consents_of(account bigint, contact bigint) RETURNS SETOF consents LANGUAGE sql STABLE AS $$
+  SELECT * FROM mailrail.consents WHERE account_id = account AND contact_id = contact
+  UNION ALL
+  SELECT * FROM mailrail.consents
+  WHERE account_id = account AND contact_ids IS NOT NULL AND contact_ids[cardinality(contact_ids)] >= contact
+    AND contact_ids[1] <= contact AND contact = ANY (contact_ids)
+$$;
 CREATE TRIGGER consents_append_only BEFORE UPDATE ON consents FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
 -- —— suppressions ——————————————————————————————————————————————————————————————————————————————————————————————————————
@@ -109,6 +122,8 @@ BEGIN
 END $$;
 
 GRANT SELECT, INSERT ON consent_wordings, erasures TO mailrail_api;
+REVOKE ALL ON FUNCTION consents_of(bigint, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION consents_of(bigint, bigint) TO mailrail_api, mailrail_worker;
 GRANT SELECT, INSERT, DELETE ON consents TO mailrail_api, mailrail_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON suppression_hashes TO mailrail_api, mailrail_worker;
 GRANT SELECT, INSERT ON consent_wordings TO mailrail_worker;
