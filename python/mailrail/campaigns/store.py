@@ -317,13 +317,9 @@ async def withdraw_permits(conn: Connection, stream_id: int) -> None:
 
 async def refold(conn: Connection, stream_id: int) -> None:
     """Has every shard folded anew, and closed anew if nothing is open: the last one then completes the campaign."""
+    await conn.execute("SELECT FROM folds WHERE stream_id = $1 ORDER BY shard FOR UPDATE", stream_id)
     await conn.execute(
-        """WITH ordered AS (
-             SELECT shard FROM folds WHERE stream_id = $1 ORDER BY shard FOR UPDATE
-           )
-           UPDATE folds f SET due_at = least(f.due_at, now()), closed_at = NULL
-           FROM ordered o WHERE f.stream_id = $1 AND f.shard = o.shard""",
-        stream_id,
+        "UPDATE folds SET due_at = least(due_at, now()), closed_at = NULL WHERE stream_id = $1", stream_id
     )
 
 

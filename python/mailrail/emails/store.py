@@ -8,6 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from mailrail.db.pool import Connection
+from mailrail.emails.fold import make_due
 from mailrail.emails.model import ATTEMPTS_MAX, RETRYABLE, LeasedShard, Outcome, Round, retry_pause_s
 
 # permits.claim_id of a permit that nobody may use any more.
@@ -362,23 +363,20 @@ async def expire_leases(conn: Connection) -> int:
 
     All leases while the installation is held: one may have been taken by a statement that began before the hold.
     """
-    status = await conn.execute(
-        # In order and without waiting for a shard: whoever pauses or cancels a campaign locks many of them, too.
-        """WITH silent AS (
-             SELECT stream_id, shard FROM shards WHERE lease_id IS NOT NULL
-               AND (lease_until <= clock_timestamp() OR EXISTS (SELECT FROM installation WHERE held_at IS NOT NULL))
-             ORDER BY stream_id, shard FOR UPDATE SKIP LOCKED
-           ), expired AS (
-             UPDATE shards s SET epoch = s.epoch + 1, lease_id = NULL, lease_until = NULL
-             FROM silent t WHERE s.stream_id = t.stream_id AND s.shard = t.shard RETURNING s.stream_id, s.shard
-           ), ordered AS (
-             SELECT f.stream_id, f.shard FROM folds f JOIN expired USING (stream_id, shard)
-             ORDER BY f.stream_id, f.shard FOR UPDATE OF f
-           )
-           UPDATE folds f SET due_at = least(f.due_at, now()) FROM ordered o
-           WHERE f.stream_id = o.stream_id AND f.shard = o.shard"""
-    )
-    return int(status.rpartition(" ")[2])
+    async with conn.transaction():
+        rows = await conn.fetch(
+            # In order and without waiting for a shard: whoever pauses or cancels a campaign locks many of them, too.
+            """WITH silent AS (
+                 SELECT stream_id, shard FROM shards WHERE lease_id IS NOT NULL
+                   AND (lease_until <= clock_timestamp() OR EXISTS (SELECT FROM installation WHERE held_at IS NOT NULL))
+                 ORDER BY stream_id, shard FOR UPDATE SKIP LOCKED
+               )
+               UPDATE shards s SET epoch = s.epoch + 1, lease_id = NULL, lease_until = NULL
+               FROM silent t WHERE s.stream_id = t.stream_id AND s.shard = t.shard RETURNING s.stream_id, s.shard"""
+        )
+        if rows:
+            await make_due(conn, [(row["stream_id"], row["shard"]) for row in rows])
+    return len(rows)
 
 
 async def system_identifier(conn: Connection) -> str:

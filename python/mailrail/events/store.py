@@ -137,19 +137,23 @@ async def suppress_addresses(conn: Connection) -> None:
     )
 
 
+# Shards that the staged events touch.
+_TOUCHED = """(SELECT DISTINCT i.stream_id, (i.seq - 1) / s.shard_size AS shard FROM incoming i JOIN streams s USING (stream_id))"""
+
+
 async def mark_folds_due(conn: Connection) -> None:
-    """Asks for a fold of each shard touched, in order against deadlocks, and not more often than it is worth."""
+    """Asks for a fold of each shard touched, in order against deadlocks, and not more often than it is worth.
+
+    Locks first and writes with the next statement, as `fold.make_due` does and for its reason.
+    """
     await conn.execute(
-        """WITH touched AS (
-             SELECT DISTINCT i.stream_id, (i.seq - 1) / s.shard_size AS shard
-             FROM incoming i JOIN streams s USING (stream_id)
-           ), ordered AS (
-             SELECT f.stream_id, f.shard FROM folds f JOIN touched USING (stream_id, shard)
-             ORDER BY f.stream_id, f.shard FOR UPDATE OF f
-           )
-           UPDATE folds f SET due_at = least(f.due_at,
-             greatest(clock_timestamp(), f.folded_at + make_interval(secs => $1)))
-           FROM ordered o WHERE f.stream_id = o.stream_id AND f.shard = o.shard""",
+        f"""SELECT FROM folds f JOIN {_TOUCHED} t USING (stream_id, shard)
+            ORDER BY f.stream_id, f.shard FOR UPDATE OF f"""
+    )
+    await conn.execute(
+        f"""UPDATE folds f SET due_at = least(f.due_at,
+              greatest(clock_timestamp(), f.folded_at + make_interval(secs => $1)))
+            FROM {_TOUCHED} t WHERE f.stream_id = t.stream_id AND f.shard = t.shard""",
         FOLD_INTERVAL_S,
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from mailrail.db.pool import Connection, fetch_one
 from mailrail.emails.accepted_log import Accepted
+from mailrail.emails.fold import make_due
 from mailrail.emails.model import Outcome
 
 
@@ -90,16 +91,14 @@ async def hold_installation(conn: Connection, reason: str) -> bool:
     )
     if status != "UPDATE 1":
         return False
-    await conn.execute(
+    ended = await conn.fetch(
         """WITH leased AS (
              SELECT stream_id, shard FROM shards WHERE lease_id IS NOT NULL ORDER BY stream_id, shard FOR UPDATE
-           ), ended AS (
-             UPDATE shards s SET epoch = s.epoch + 1, lease_id = NULL, lease_until = NULL
-             FROM leased l WHERE s.stream_id = l.stream_id AND s.shard = l.shard RETURNING s.stream_id, s.shard
            )
-           UPDATE folds f SET due_at = least(f.due_at, now()) FROM ended e
-           WHERE f.stream_id = e.stream_id AND f.shard = e.shard"""
+           UPDATE shards s SET epoch = s.epoch + 1, lease_id = NULL, lease_until = NULL
+           FROM leased l WHERE s.stream_id = l.stream_id AND s.shard = l.shard RETURNING s.stream_id, s.shard"""
     )
+    await make_due(conn, [(row["stream_id"], row["shard"]) for row in ended])
     return True
 
 
