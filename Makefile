@@ -14,10 +14,14 @@ unexport CONDA_PREFIX PYTHONPATH PYTHONHOME
 run: build ## start everything on this machine and send the demo campaign (ARGS="--recipients 1000")
 	@exec $(BIN)/mailrail up --demo $(ARGS)
 
-# Most tests wait rather than work, so several run side by side; what measures time or kills at random has the machine alone.
+# Most tests wait rather than work, so several run side by side, from three to eight; what measures time or kills at random has
+# the machine alone.
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+PROCESSES ?= $(shell echo $$(( $(CORES) < 3 ? 3 : $(CORES) > 8 ? 8 : $(CORES) )))
+
 test: build ## run all tests that this machine can, and say what was skipped and why
 	cargo test --workspace --quiet
-	$(BIN)/pytest tests --numprocesses 3 --dist loadfile -m "not chaos and not load" $(ARGS)
+	$(BIN)/pytest tests --numprocesses $(PROCESSES) --dist loadfile -m "not chaos and not load" $(ARGS)
 	$(BIN)/pytest tests -m "chaos or load"
 
 lint: build ## check style, types and the stub of the Rust module
