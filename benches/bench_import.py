@@ -26,6 +26,7 @@ from pathlib import Path
 
 from benches.machine import describe_machine, median
 from mailrail.accounts import service as accounts
+from mailrail.accounts.model import Plan
 from mailrail.config import Settings, variable, with_role_urls
 from mailrail.db.migrate import migrate
 from mailrail.db.pool import connect
@@ -136,7 +137,7 @@ async def make_template(cluster: Cluster) -> None:
     conn = await connect(cluster.url(TEMPLATE), application_name="bench")
     async with conn.transaction():
         await conn.execute("SET LOCAL search_path = mailrail")
-        account = await accounts.create(conn, "Bench")
+        account = await accounts.create(conn, "Bench", plan=Plan.UNLIMITED)
         await wallet.open_wallet(conn, account.id)
     await conn.close()
 
