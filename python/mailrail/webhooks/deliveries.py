@@ -4,7 +4,7 @@ Messages of what happened are written by triggers (migration 0010); here are tes
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from mailrail.db.pool import Connection, fetch_one
@@ -23,6 +23,7 @@ from mailrail.webhooks.model import (
 )
 
 _DELIVERY = "d.id, d.endpoint_id, d.message_id, d.type, d.status, d.attempts, d.due_at, d.created_at, d.ended_at"
+_ATTEMPT = "a.attempt, a.at, a.duration_ms, a.http_status, a.error, a.answer"
 _MESSAGE = "m.id, m.type, m.at, m.stream_id, m.seq, m.campaign_id, m.contact_id, m.list_id, m.facts"
 # A dispatcher that died gives up what it had after this time, which outlasts any request.
 _LEASE = "interval '60 seconds'"
@@ -74,24 +75,25 @@ async def read_delivery(
     conn: Connection, account_id: int, delivery_id: int
 ) -> tuple[Delivery, Message, Sequence[Attempt]]:
     """With what it says and how its attempts went, oldest first. Raises DeliveryNotFound."""
-    row = await conn.fetchrow(
-        f"SELECT {_DELIVERY} FROM webhook_deliveries d WHERE d.id = $1 AND d.account_id = $2", delivery_id, account_id
-    )
-    if row is None:
-        raise DeliveryNotFound
-    message = await fetch_one(
-        conn,
-        f"SELECT {_MESSAGE} FROM webhook_messages m WHERE m.id = $1 AND m.account_id = $2",
-        row["message_id"],
-        account_id,
-    )
-    attempts = await conn.fetch(
-        """SELECT attempt, at, duration_ms, http_status, error, answer FROM webhook_attempts
-           WHERE delivery_id = $1 AND account_id = $2 ORDER BY attempt""",
+    # In one statement, so that the delivery and its attempts are of the same moment.
+    rows = await conn.fetch(
+        f"""SELECT {_DELIVERY}, {_ATTEMPT} FROM webhook_deliveries d
+            LEFT JOIN webhook_attempts a ON a.delivery_id = d.id AND a.account_id = d.account_id
+            WHERE d.id = $1 AND d.account_id = $2 ORDER BY a.attempt""",
         delivery_id,
         account_id,
     )
-    return Delivery(**row), Message(**message), [Attempt(**attempt) for attempt in attempts]
+    if not rows:
+        raise DeliveryNotFound
+    delivery = Delivery(**{one.name: rows[0][one.name] for one in fields(Delivery)})
+    attempts = [Attempt(**{one.name: row[one.name] for one in fields(Attempt)}) for row in rows if row["attempt"]]
+    message = await fetch_one(
+        conn,
+        f"SELECT {_MESSAGE} FROM webhook_messages m WHERE m.id = $1 AND m.account_id = $2",
+        delivery.message_id,
+        account_id,
+    )
+    return delivery, Message(**message), attempts
 
 
 # —— tests and replays —————————————————————————————————————————————————————————————————————————————————————————————————
