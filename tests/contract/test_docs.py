@@ -28,11 +28,11 @@ from mailrail.web.pages import LIMIT_MAX
 from mailrail.web.values import shown_price
 from mailrail.webhooks.model import PREVIOUS_VALID
 from tests.support.api import Tenant
-from tests.support.given import until
 from tests.support.installation import Installation, free_port, installed
 from tests.support.postgres import Database
 from tests.support.seeds import differences, printed_json
 from tests.support.tools import require
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

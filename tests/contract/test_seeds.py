@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from mailrail.accounts.model import Plan
 from tests.support.api import Tenant
-from tests.support.given import GIVEN, newsletter_draft, until
+from tests.support.given import GIVEN, newsletter_draft
 from tests.support.installation import Installation, installed
 from tests.support.postgres import Database
 from tests.support.seeds import (
@@ -32,6 +32,7 @@ from tests.support.seeds import (
     transcription_errors,
 )
 from tests.support.tools import require
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from mailrail.emails import fold
 from mailrail.emails.model import State
 from mailrail.worker import ROLES
-from tests.support.incidents import accepted, assert_each_got_it_once, audience, mails, states, until
+from tests.support.incidents import accepted, assert_each_got_it_once, audience, mails, states
 from tests.support.installation import Installation, playing
+from tests.support.waiting import until
 from tests.support.workers import working
 
 RECIPIENTS = 180

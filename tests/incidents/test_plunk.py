@@ -3,8 +3,9 @@
 import re
 
 from mailrail.worker import ROLES
-from tests.support.incidents import accepted, assert_each_got_it_once, until
+from tests.support.incidents import accepted, assert_each_got_it_once
 from tests.support.installation import Installation, playing
+from tests.support.waiting import until
 
 
 async def test_plunk_460_every_counter_is_zero(idle: Installation) -> None:

@@ -5,8 +5,9 @@ from datetime import timedelta
 
 from mailrail.emails import store
 from mailrail.emails.model import Round
-from tests.support.incidents import accepted, assert_each_got_it_once, until
+from tests.support.incidents import accepted, assert_each_got_it_once
 from tests.support.installation import Installation, playing
+from tests.support.waiting import until
 
 
 async def test_postal_645_lock_of_a_dead_worker_stays(idle: Installation) -> None:

@@ -1,8 +1,9 @@
 """SendGrid: mail that is lost while somebody repairs something else."""
 
 from mailrail.emails.model import OPEN_STATES, State
-from tests.support.incidents import accepted, mails, states, until
+from tests.support.incidents import accepted, mails, states
 from tests.support.installation import Installation
+from tests.support.waiting import until
 
 RECIPIENTS = 180
 

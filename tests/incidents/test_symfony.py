@@ -7,9 +7,10 @@ from pathlib import Path
 from mailrail.bus import outbox
 from mailrail.bus.messages import ShardsReadyV1
 from mailrail.worker import ROLES
-from tests.support.incidents import QUICK, accepted, assert_each_got_it_once, until
+from tests.support.incidents import QUICK, accepted, assert_each_got_it_once
 from tests.support.installation import installed, playing
 from tests.support.postgres import Database
+from tests.support.waiting import until
 from tests.support.workers import working
 
 RECIPIENTS = 80

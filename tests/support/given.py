@@ -1,7 +1,5 @@
 """What the samples of the seeds take for given, and the ids that it has instead of the printed ones."""
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,16 +8,7 @@ from mailrail.tracking.model import clicked, opened
 from tests.support.api import Tenant
 from tests.support.campaigns import add_contacts
 from tests.support.seeds import samples
-
-WAIT_S = 20.0
-
-
-async def until(condition: Callable[[], Awaitable[Any]], what: str) -> None:
-    """Polls until it holds."""
-    deadline = time.monotonic() + WAIT_S
-    while not await condition():
-        assert time.monotonic() < deadline, f"{what} did not come about"
-        await asyncio.sleep(0.05)
+from tests.support.waiting import until
 
 
 async def nothing(tenant: Tenant) -> dict[str, str]:

@@ -1,8 +1,5 @@
 """What the tests of incidents share: patience scaled down, and what "exactly once" means."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-
 from mailrail.emails.model import State
 from tests.support.api import Tenant
 from tests.support.installation import Installation
@@ -16,17 +13,6 @@ QUICK = {
     "round_size": 20,
     "shard_size": 60,
 }
-WAIT_S = 20.0
-
-
-async def until(condition: Callable[[], Awaitable[object]], what: str, wait_s: float = WAIT_S) -> None:
-    """Waits for it to come about."""
-    try:
-        async with asyncio.timeout(wait_s):
-            while not await condition():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"{what} did not come about within {wait_s:g} s") from None
 
 
 def mails(installation: Installation) -> list[str]:

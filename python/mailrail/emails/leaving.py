@@ -3,10 +3,6 @@ and left to the workers. What a client waits for goes over a desk of `mailroom.p
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import Any
-
-import orjson
 
 from mailrail.accounts.model import Account
 from mailrail.bus import outbox
@@ -14,10 +10,11 @@ from mailrail.bus.messages import ShardsReadyV1
 from mailrail.config import Settings
 from mailrail.db.pool import Connection
 from mailrail.emails import desk_store
-from mailrail.emails.desk_store import SHARD_SIZE, Placed
+from mailrail.emails.desk_store import Placed
 from mailrail.emails.mail import Mail
 from mailrail.emails.model import SendingHeld
 from mailrail.emails.submission import Shard
+from mailrail.emails.taking import open_numbers
 from mailrail.wallet import service as wallet
 
 
@@ -34,7 +31,7 @@ async def leave(
         raise SendingHeld
     recipients = sum(len(mail.addresses) for mail in taken)
     if shard is None or not shard.has_room(recipients):
-        shard = await _open(conn, account.id, taken[0].sender, settings)
+        shard = await open_numbers(conn, account.id, taken[0].sender, settings)
     price_micros = account.price_micros if settings.billing else 0
     hold = None
     if price_micros:
@@ -48,20 +45,3 @@ async def leave(
     await desk_store.insert_first_permits(conn, shard.leased, placed)
     await outbox.append(conn, ShardsReadyV1(shard.leased.stream_id, shard.leased.shard))
     return shard
-
-
-async def _open(conn: Connection, account_id: int, sender: str, settings: Settings) -> Shard:
-    identity: dict[str, Any] = {
-        "account_id": account_id,
-        "from_name": None,
-        # Canaries for this day's unknown mails go by this sender.
-        "from_email": sender,
-        "reply_to": [],
-        "configuration_set": settings.configuration_set or None,
-        "base_url": settings.public_url,
-    }
-    bounce_grace = timedelta(seconds=settings.bounce_grace_s)
-    text = orjson.dumps(identity).decode()
-    stream_id, stored = await desk_store.open_stream(conn, account_id, False, text, bounce_grace)
-    leased = await desk_store.open_shard(conn, account_id, stream_id, None)
-    return Shard(leased, stored, leased.shard * SHARD_SIZE + 1)

@@ -40,7 +40,7 @@ from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused, MailrailE
 from mailrail.ids import NO_ROW, Ids, Kind
 from mailrail.templates import service as templates
 from mailrail.templates.model import Ref, TemplateNotFound, Version
-from mailrail.wallet.model import InsufficientFunds, WalletFrozen
+from mailrail.wallet.model import InsufficientFunds, SpendCapReached, WalletFrozen
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
@@ -52,25 +52,24 @@ from mailrail.web.pages import PAGE_QUERY, page_answer, read_page_after
 # Attachments travel inside the JSON, and a third larger.
 BODY_MAX_BYTES = 40 * 1024 * 1024
 FILTER_MAX_CHARS = 500
+# What taking mail to send may end in.
+ACCEPT_ERRORS = (
+    MailInvalid,
+    NoDefaultSender,
+    SenderNotVerified,
+    InsufficientFunds,
+    SpendCapReached,
+    WalletFrozen,
+    SendingHeld,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+)
 
 
 @operation(
     answers={200: SentAnswer, 202: SentAnswer},
     reads=form.read_mail,
-    raises=(
-        MailInvalid,
-        TemplateNotFound,
-        ScheduleTooFar,
-        NoDefaultSender,
-        SenderNotVerified,
-        InsufficientFunds,
-        WalletFrozen,
-        MailRejected,
-        RecipientSuppressed,
-        SendingHeld,
-        IdempotencyKeyInUse,
-        IdempotencyKeyReused,
-    ),
+    raises=(*ACCEPT_ERRORS, TemplateNotFound, ScheduleTooFar, MailRejected, RecipientSuppressed),
     price=PER_RECIPIENT,
     is_idempotent=True,
     body_max_bytes=BODY_MAX_BYTES,
@@ -108,18 +107,7 @@ async def send(request: Request) -> HTTPResponse:
 @operation(
     answers={200: BatchAnswer, 202: BatchAnswer},
     reads=form.read_batch,
-    raises=(
-        MailInvalid,
-        TemplateNotFound,
-        ScheduleTooFar,
-        NoDefaultSender,
-        SenderNotVerified,
-        InsufficientFunds,
-        WalletFrozen,
-        SendingHeld,
-        IdempotencyKeyInUse,
-        IdempotencyKeyReused,
-    ),
+    raises=(*ACCEPT_ERRORS, TemplateNotFound, ScheduleTooFar),
     price=PER_RECIPIENT,
     is_idempotent=True,
     body_max_bytes=BODY_MAX_BYTES,

@@ -123,24 +123,8 @@ class Taking:
         written.stream_id = written.used(sent=bool(sent)).stream_id
 
     async def _open(self, conn: Connection, lease_s: float | None) -> Shard:
-        identity: dict[str, Any] = {
-            "account_id": self.account.id,
-            "from_name": None,
-            # Canaries for this day's unknown mails go by this sender.
-            "from_email": self.batch[0].mails[0].sender,
-            "reply_to": [],
-            "configuration_set": self.settings.configuration_set or None,
-            "base_url": self.settings.public_url,
-        }
-        stream_id, text = await desk_store.open_stream(
-            conn,
-            self.account.id,
-            self.is_test,
-            orjson.dumps(identity).decode(),
-            timedelta(seconds=self.settings.bounce_grace_s),
-        )
-        leased = await desk_store.open_shard(conn, self.account.id, stream_id, lease_s)
-        return Shard(leased, text, leased.shard * SHARD_SIZE + 1)
+        sender = self.batch[0].mails[0].sender
+        return await open_numbers(conn, self.account.id, sender, self.settings, is_test=self.is_test, lease_s=lease_s)
 
     # —— money ——
 
@@ -209,3 +193,30 @@ class Taking:
             await desk_store.insert_first_permits(conn, leased, left)
             if any(item.mail.scheduled_at is None for item in left):
                 await outbox.append(conn, ShardsReadyV1(written.stream_id, leased.shard))
+
+
+async def open_numbers(
+    conn: Connection,
+    account_id: int,
+    sender: str,
+    settings: Settings,
+    *,
+    is_test: bool = False,
+    lease_s: float | None = None,
+) -> Shard:
+    """The next range of numbers of the account's mail of today, for the caller alone; without a lease it is for workers to send."""
+    identity: dict[str, Any] = {
+        "account_id": account_id,
+        "from_name": None,
+        # Canaries for this day's unknown mails go by this sender.
+        "from_email": sender,
+        "reply_to": [],
+        "configuration_set": settings.configuration_set or None,
+        "base_url": settings.public_url,
+    }
+    bounce_grace = timedelta(seconds=settings.bounce_grace_s)
+    stream_id, text = await desk_store.open_stream(
+        conn, account_id, is_test, orjson.dumps(identity).decode(), bounce_grace
+    )
+    leased = await desk_store.open_shard(conn, account_id, stream_id, lease_s)
+    return Shard(leased, text, leased.shard * SHARD_SIZE + 1)

@@ -9,18 +9,13 @@ from mailrail.campaigns import service as campaigns
 from mailrail.campaigns.answers import SenderAnswer
 from mailrail.campaigns.model import CampaignNotFound
 from mailrail.contacts.model import ContactNotFound
-from mailrail.domains.model import NoDefaultSender, SenderNotVerified
 from mailrail.emails.answers import BatchAnswer, batch_answer
 from mailrail.emails.keys import Replayed
-from mailrail.emails.model import SendingHeld
-from mailrail.emails.routes import accept, answer_batch, kept, read_key
-from mailrail.emails.service import MailInvalid
-from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused
+from mailrail.emails.routes import ACCEPT_ERRORS, accept, answer_batch, kept, read_key
 from mailrail.ids import Ids, Kind
 from mailrail.rehearsals import form, service
 from mailrail.rehearsals.model import DryRun, Preview
 from mailrail.templates.model import TemplateInvalid
-from mailrail.wallet.model import InsufficientFunds, SpendCapReached, WalletFrozen
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
@@ -145,20 +140,7 @@ async def preview(request: Request, campaign_id: str) -> HTTPResponse:
 @operation(
     answers={200: BatchAnswer, 202: BatchAnswer},
     reads=form.read_test,
-    raises=(
-        CampaignNotFound,
-        ContactNotFound,
-        TemplateInvalid,
-        MailInvalid,
-        NoDefaultSender,
-        SenderNotVerified,
-        InsufficientFunds,
-        SpendCapReached,
-        WalletFrozen,
-        SendingHeld,
-        IdempotencyKeyInUse,
-        IdempotencyKeyReused,
-    ),
+    raises=(*ACCEPT_ERRORS, CampaignNotFound, ContactNotFound, TemplateInvalid),
     price=PER_RECIPIENT,
     is_idempotent=True,
 )

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from tests.support.api import Answer, Tenant
 from tests.support.installation import Installation, installed
 from tests.support.people import CAME_BACK, add_contact, add_list, contact_of, history, set_status
 from tests.support.postgres import Database
+from tests.support.waiting import until
 
-WAIT_S = 20.0
 ASKS: dict[str, Any] = {"doubleOptIn": True, "confirmation": {"wording": "I want <Acme> news."}}
 
 
@@ -32,13 +32,6 @@ async def tenant(installation: Installation) -> Tenant:
     found = await installation.api.add_tenant()
     await found.verify_domain()
     return found
-
-
-async def until(condition: Callable[[], Awaitable[Any]], what: str) -> None:
-    deadline = asyncio.get_running_loop().time() + WAIT_S
-    while not await condition():
-        assert asyncio.get_running_loop().time() < deadline, f"{what} did not come about"
-        await asyncio.sleep(0.05)
 
 
 async def letters(installation: Installation, email: str, count: int = 1) -> list[dict[str, Any]]:

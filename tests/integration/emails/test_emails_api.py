@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from mailrail.accounts import service as accounts
 from tests.support.api import Answer, Tenant
 from tests.support.installation import Installation, installed
 from tests.support.postgres import Database
+from tests.support.waiting import until
 
-WAIT_S = 20.0
 MAIL = {
     "to": "user@example.com",
     "from": "you@acme.com",
@@ -37,13 +37,6 @@ async def tenant(installation: Installation) -> Tenant:
     found = await installation.api.add_tenant()
     await found.verify_domain()
     return found
-
-
-async def until(condition: Callable[[], Awaitable[Any]], what: str) -> None:
-    deadline = asyncio.get_running_loop().time() + WAIT_S
-    while not await condition():
-        assert asyncio.get_running_loop().time() < deadline, f"{what} did not come about"
-        await asyncio.sleep(0.05)
 
 
 async def shown(tenant: Tenant, email_id: str) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from mailrail.db import pool
-from tests.integration.emails.test_emails_api import QUICK, send, until
+from tests.integration.emails.test_emails_api import QUICK, send
 from tests.support.installation import Installation, installed
 from tests.support.postgres import Database
+from tests.support.waiting import until
 
 # asyncpg asks once per connection what an array is.
 INTROSPECTION = ("typeinfo_tree", "'jit'")

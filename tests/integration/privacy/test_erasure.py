@@ -1,9 +1,7 @@
 """A person is forgotten: no table has the address any more, nobody writes to it again, and the books still balance."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -18,9 +16,9 @@ from tests.support.imports import imported
 from tests.support.installation import Installation, installed
 from tests.support.people import CAME_BACK, add_contact, add_list, set_status, suppress, suppressions
 from tests.support.postgres import SECRET, Database
+from tests.support.waiting import until
 from tests.support.webhooks import add_endpoint
 
-WAIT_S = 20.0
 ANN = "Ann.Erasable@example.com"
 # A mail that cannot be delivered, whose server quotes the address.
 BOUNCING = "bounce+erasable@simulator.amazonses.com"
@@ -83,13 +81,6 @@ async def installation(database: Database, tmp_path: Path) -> AsyncIterator[Inst
     async with installed(database, tmp_path / "simulator", roles=roles) as running:
         await until(running.limiter_is_open, "the limiter's figures")
         yield running
-
-
-async def until(condition: Callable[[], Awaitable[Any]], what: str) -> None:
-    deadline = asyncio.get_running_loop().time() + WAIT_S
-    while not await condition():
-        assert asyncio.get_running_loop().time() < deadline, f"{what} did not come about"
-        await asyncio.sleep(0.05)
 
 
 async def test_nothing_of_a_person_is_left(installation: Installation, worker_pool: Pool, superuser_pool: Pool) -> None:

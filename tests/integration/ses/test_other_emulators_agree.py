@@ -1,7 +1,6 @@
 """Other people's stand-ins take what we send: moto for SendEmail, aws-ses-v2-local for SendBulkEmail."""
 
 import asyncio
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from tests.support.campaign import (
     make_sender,
 )
 from tests.support.rows import Recipient, decode, encode
+from tests.support.tools import require
 
 OUTSIDE = Path(__file__).parents[2] / "outside"
 
@@ -71,8 +71,7 @@ async def test_moto_takes_our_send_email(moto_url: str) -> None:
 
 @pytest.fixture
 def ses_v2_local_url() -> Iterator[str]:
-    if shutil.which("npm") is None:
-        pytest.skip("Node.js is not on this machine")
+    require("npm")
     subprocess.run(
         ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=OUTSIDE, check=True, capture_output=True
     )

@@ -4,9 +4,7 @@ libraries of Standard Webhooks for Node.js and Python.
 
 import asyncio
 import json
-import os
 import random
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +23,7 @@ from mailrail.webhooks.model import Message
 from mailrail.webhooks.payload import BODY_MAX_BYTES, body_of
 from tests.support.api import Tenant
 from tests.support.postgres import SECRET
+from tests.support.tools import require
 from tests.support.webhooks import Receiver, add_endpoint
 
 RECEIVERS = Path(__file__).parents[2] / "outside" / "webhooks"
@@ -64,16 +63,8 @@ def message(number: int, text: str, tags: list[str] | None = None) -> Message:
     )
 
 
-def needs(program: str) -> None:
-    """Skips without it; continuous integration may not."""
-    if shutil.which(program) is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"{program} is not on this machine")
-        pytest.skip(f"{program} is not on this machine")
-
-
 def test_javascript_prints_every_body_as_it_was_signed() -> None:
-    needs("node")
+    require("node")
     ids, chance = Ids(Codec(SECRET.encode())), random.Random(7)
     # Any text that PostgreSQL stores: no NUL, no halves of pairs.
     points = [point for point in range(1, 0x110000) if not 0xD800 <= point < 0xE000]
@@ -94,7 +85,7 @@ def test_no_body_is_too_large() -> None:
 @pytest.fixture(scope="module")
 def packages() -> None:
     """What the receivers need, as it is locked."""
-    needs("npm")
+    require("npm")
     subprocess.run(
         ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=RECEIVERS, check=True, capture_output=True
     )
