@@ -133,7 +133,7 @@ class MailRejected(MailrailError):
 
 
 class RecipientSuppressed(MailrailError):
-    """This address bounced or complained before, so nothing was sent. Remove its suppression to try again."""
+    """This address is suppressed, so nothing was sent. GET /api/v1/suppressions says why; lift it there to try again."""
 
     code = "recipient_suppressed"
     param = "to"
