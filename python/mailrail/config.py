@@ -168,6 +168,9 @@ class Settings:
     ses_secret_key: str = setting(
         "mailrail-simulator-secret", "text", "Secret key for SES_ENDPOINT; the default is the simulator's.", secret=True
     )
+    aws_endpoint: str = setting(
+        "", "URL", "Where requests to SNS, SQS and STS go; empty means Amazon's own endpoints.", web_address
+    )
     configuration_set: str = setting(
         "mailrail", "name", "SES configuration set of every mail, so that its events come back."
     )

@@ -5,19 +5,13 @@ installations on AWS; for any other endpoint the keys are those of the settings.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, TypeVar
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from mailrail.config import Settings, sends_to_aws
 from mailrail.errors import MailrailError
-
-CONNECT_TIMEOUT_S = 3
-READ_TIMEOUT_S = 5
-ATTEMPTS_MAX = 2
+from mailrail.ses.clients import client, session
 
 Answer = TypeVar("Answer")
 
@@ -84,7 +78,7 @@ async def keys(settings: Settings) -> Keys:
     if not sends_to_aws(settings):
         return Keys(settings.ses_access_key, settings.ses_secret_key, None)
     try:
-        found = await asyncio.to_thread(lambda: _session(settings).get_credentials())
+        found = await asyncio.to_thread(lambda: session(settings).get_credentials())
         frozen = await asyncio.to_thread(found.get_frozen_credentials) if found else None
     except _NO_CREDENTIALS as error:
         raise ControlError(f"the AWS credentials cannot be had ({type(error).__name__})") from error
@@ -133,7 +127,7 @@ def read_identity(name: str, answer: dict[str, Any]) -> Identity:
 async def _call(settings: Settings, call: Callable[[Any], Answer]) -> Answer:
     """One call in a thread; the SDK's errors as ours."""
     try:
-        return await asyncio.to_thread(lambda: call(_client(settings)))
+        return await asyncio.to_thread(lambda: call(client(settings, "sesv2")))
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "an unnamed error")
         if code == "NotFoundException":
@@ -141,31 +135,3 @@ async def _call(settings: Settings, call: Callable[[Any], Answer]) -> Answer:
         raise ControlError(f"SES answered {code}.") from error
     except (*_NO_CREDENTIALS, OSError) as error:
         raise ControlError(f"SES did not answer ({type(error).__name__}).") from error
-
-
-@lru_cache(maxsize=4)
-def _session(settings: Settings) -> Any:
-    """One session, and so one refreshed set of credentials, for the control calls and for the core."""
-    if sends_to_aws(settings):
-        return boto3.session.Session()
-    return boto3.session.Session(
-        aws_access_key_id=settings.ses_access_key, aws_secret_access_key=settings.ses_secret_key
-    )
-
-
-@lru_cache(maxsize=4)
-def _client(settings: Settings) -> Any:
-    """A client takes some 100 ms to make and may be shared between threads."""
-    return _session(settings).client(
-        "sesv2",
-        region_name=settings.ses_region,
-        endpoint_url=settings.ses_endpoint or None,
-        verify=settings.ses_ca_file or None,
-        config=Config(
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
-            retries={"total_max_attempts": ATTEMPTS_MAX, "mode": "standard"},
-            # An endpoint of our own is reached directly, whatever proxy the environment names.
-            proxies=None if sends_to_aws(settings) else {},
-        ),
-    )

@@ -53,6 +53,6 @@ async def test_a_refresh_that_fails_is_no_end_of_the_worker(monkeypatch: pytest.
         raise error
 
     session = SimpleNamespace(get_credentials=lambda: SimpleNamespace(get_frozen_credentials=refuse))
-    monkeypatch.setattr(control, "_session", lambda settings: session)
+    monkeypatch.setattr(control, "session", lambda settings: session)
     with pytest.raises(control.ControlError, match=type(error).__name__):
         await control.keys(Settings(ses_region="eu-west-3"))
