@@ -25,6 +25,8 @@ from mailrail.emails import store as emails
 from mailrail.emails.accepted_log import AcceptedLog, open_log
 from mailrail.emails.handlers import Reconciler
 from mailrail.events import handlers as events
+from mailrail.events import store as notifications
+from mailrail.events.queue import Puller
 from mailrail.ids import Ids
 from mailrail.imports import handlers as imports
 from mailrail.ops import guard
@@ -79,9 +81,14 @@ async def relay(worker: Worker) -> None:
     await outbox.relay(worker.pool, worker.bus)
 
 
+async def pull(worker: Worker) -> None:
+    """Role `pull`: notifications out of the queue that EVENT_QUEUE names; idle without one."""
+    await Puller(worker.pool, worker.settings).run()
+
+
 async def apply(worker: Worker) -> None:
     """Role `apply`: notifications into events."""
-    await events.run_applier(worker.pool, worker.codec)
+    await events.run_applier(worker.pool, worker.codec, worker.metrics.count_lag)
 
 
 async def fold(worker: Worker) -> None:
@@ -115,6 +122,7 @@ async def sweep_time(worker: Worker) -> None:
                 if since_partitions_s >= PARTITIONS_INTERVAL_S:
                     await partitions.make_partitions(conn)
                     await partitions.drop_old_notifications(conn)
+                    await notifications.drop_old_parked(conn)
                     since_partitions_s = 0.0
         except DATABASE_ERRORS as error:
             log.warning("sweep: the database failed (%s)", type(error).__name__)
@@ -156,6 +164,7 @@ async def send_webhooks(worker: Worker) -> None:
 ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "send": send,
     "relay": relay,
+    "pull": pull,
     "apply": apply,
     "fold": fold,
     "reconcile": reconcile,

@@ -20,9 +20,18 @@ APPLY_BATCH = 2000
 WORTHWHILE_BATCH = 500
 IDLE_S = 0.2
 
+CountLag = Callable[[float, int], None]
 
-async def apply_once(conn: Connection, codec: Codec) -> bool:
-    """Applies one batch in one transaction; False when so few waited that it is worth gathering more first."""
+
+def ignore_lag(seconds: float, events: int) -> None:
+    """Where nobody counts."""
+
+
+async def apply_once(conn: Connection, codec: Codec, count_lag: CountLag = ignore_lag) -> bool:
+    """Applies one batch in one transaction; False when so few waited that it is worth gathering more first. `count_lag` is told how
+    long events were under way from SES to here.
+    """
+    lags: list[tuple[float, int]] = []
     with contextlib.ExitStack() as under_way:
         async with conn.transaction():
             await store.prepare_staging(conn)
@@ -30,14 +39,16 @@ async def apply_once(conn: Connection, codec: Codec) -> bool:
             if taken:
                 under_way.enter_context(failpoints.span("event", rows=taken))
                 failpoints.hit("apply.taken", rows=taken)
-                await _apply_taken(conn, codec)
+                lags = await _apply_taken(conn, codec)
                 failpoints.hit("apply.inserted", rows=taken)
         if taken:
             failpoints.hit("apply.committed", rows=taken)
+    for seconds, events in lags:
+        count_lag(seconds, events)
     return taken >= WORTHWHILE_BATCH
 
 
-async def _apply_taken(conn: Connection, codec: Codec) -> None:
+async def _apply_taken(conn: Connection, codec: Codec) -> list[tuple[float, int]]:
     parsed = await asyncio.to_thread(parse_events, codec, await store.read_taken(conn))
     await store.stage(conn, parsed.events, parsed.parked)
     await store.insert_events(conn)
@@ -45,8 +56,11 @@ async def _apply_taken(conn: Connection, codec: Codec) -> None:
     await store.suppress_addresses(conn)
     await store.mark_folds_due(conn)
     if parsed.parked_count:
-        log.warning("applier: parked %d notifications", parsed.parked_count)
+        log.warning("applier: parked %d notifications; `mailrail events parked` says what and why", parsed.parked_count)
         await store.park_notifications(conn)
+    if parsed.event_count:
+        await store.note_heard(conn)
+    return await store.read_lags(conn)
 
 
 async def fold_once(conn: Connection) -> bool:
@@ -88,9 +102,9 @@ async def complete_finished(conn: Connection) -> None:
         await complete_if_done(conn, stream_id)
 
 
-async def run_applier(pool: Pool, codec: Codec) -> None:
+async def run_applier(pool: Pool, codec: Codec, count_lag: CountLag = ignore_lag) -> None:
     """Until cancelled."""
-    await _run(pool, "applier", lambda conn: apply_once(conn, codec))
+    await _run(pool, "applier", lambda conn: apply_once(conn, codec, count_lag))
 
 
 async def run_folder(pool: Pool) -> None:
