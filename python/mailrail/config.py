@@ -177,6 +177,9 @@ class Settings:
     sns_topics: tuple[str, ...] = setting(
         (), "ARNs", "SNS topics whose notifications are accepted; all others are refused."
     )
+    event_queue: str = setting(
+        "", "name or URL", "SQS queue from which workers pull the events of SES; empty means that none is pulled."
+    )
     sns_cert_hosts: tuple[str, ...] = setting(
         (), "host:port", "Hosts beside Amazon's that may serve an SNS signing certificate."
     )
