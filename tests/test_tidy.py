@@ -30,7 +30,19 @@ ROOMS = (
     "mail_v1",
 )
 # What stands beside the rooms and knows none of them. `web` is not here: it reads an account from a key.
-PLUMBING = ("bus", "db", "ses", "addresses.py", "cancellation.py", "config.py", "errors.py", "ids.py", "sealing.py")
+PLUMBING = (
+    "aws",
+    "bus",
+    "db",
+    "ses",
+    "addresses.py",
+    "cancellation.py",
+    "config.py",
+    "errors.py",
+    "findings.py",
+    "ids.py",
+    "sealing.py",
+)
 
 # File → why its statements do not stand in a room's store.py.
 SQL_ELSEWHERE = {

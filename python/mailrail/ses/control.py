@@ -5,15 +5,11 @@ installations on AWS; for any other endpoint the keys are those of the settings.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-
-from botocore.exceptions import BotoCoreError, ClientError
+from typing import Any
 
 from mailrail.config import Settings, sends_to_aws
 from mailrail.errors import MailrailError
-from mailrail.ses.clients import client, session
-
-Answer = TypeVar("Answer")
+from mailrail.ses.clients import NO_CREDENTIALS, Answer, AwsError, ask, session
 
 
 class ControlError(MailrailError):
@@ -67,10 +63,6 @@ class Keys:
     session_token: str | None = field(repr=False)
 
 
-# What a refresh of credentials raises beside botocore's own errors: STS refuses, or gives what has expired already.
-_NO_CREDENTIALS = (BotoCoreError, ClientError, RuntimeError)
-
-
 async def keys(settings: Settings) -> Keys:
     """The keys that hold now: the settings' own for an endpoint that they name, else what the SDK's chain finds (environment,
     files, role of the container or the machine). Raises ControlError.
@@ -80,7 +72,7 @@ async def keys(settings: Settings) -> Keys:
     try:
         found = await asyncio.to_thread(lambda: session(settings).get_credentials())
         frozen = await asyncio.to_thread(found.get_frozen_credentials) if found else None
-    except _NO_CREDENTIALS as error:
+    except NO_CREDENTIALS as error:
         raise ControlError(f"the AWS credentials cannot be had ({type(error).__name__})") from error
     if frozen is None:
         raise ControlError(
@@ -125,13 +117,10 @@ def read_identity(name: str, answer: dict[str, Any]) -> Identity:
 
 
 async def _call(settings: Settings, call: Callable[[Any], Answer]) -> Answer:
-    """One call in a thread; the SDK's errors as ours."""
+    """One call to SES; what may go wrong in the words of this module."""
     try:
-        return await asyncio.to_thread(lambda: call(client(settings, "sesv2")))
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "an unnamed error")
-        if code == "NotFoundException":
+        return await ask(settings, "sesv2", call)
+    except AwsError as error:
+        if error.reason == "NotFoundException":
             raise IdentityUnknown from error
-        raise ControlError(f"SES answered {code}.") from error
-    except (*_NO_CREDENTIALS, OSError) as error:
-        raise ControlError(f"SES did not answer ({type(error).__name__}).") from error
+        raise ControlError(str(error)) from error
