@@ -135,6 +135,7 @@ def sending_domains(path: str) -> tuple[Route, ...]:
         Route("POST", path, Scope.DOMAINS_WRITE, domains.create),
         Route("GET", path, Scope.DOMAINS_READ, domains.page),
         Route("GET", f"{path}/<domain_id>", Scope.DOMAINS_READ, domains.get),
+        Route("PATCH", f"{path}/<domain_id>", Scope.DOMAINS_WRITE, domains.change),
         Route("POST", f"{path}/<domain_id>/verify", Scope.DOMAINS_WRITE, domains.verify),
         Route("DELETE", f"{path}/<domain_id>", Scope.DOMAINS_WRITE, domains.delete),
     )

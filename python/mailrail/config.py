@@ -102,6 +102,19 @@ def broker_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def resolver_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
+    """IP addresses with ports; names would need a resolver themselves."""
+    for text in value:
+        host, _, port = text.rpartition(":")
+        try:
+            ipaddress.ip_address(host.strip("[]"))
+            if not 1 <= int(port) <= 65535:
+                raise ValueError
+        except ValueError:
+            raise ValueError("must have the form 9.9.9.9:53 or [2620:fe::fe]:53, several with commas") from None
+    return value
+
+
 def networks(value: tuple[str, ...]) -> tuple[str, ...]:
     """Networks in CIDR notation."""
     try:
@@ -178,6 +191,12 @@ class Settings:
     )
     aws_endpoint: str = setting(
         "", "URL", "Where requests to SNS, SQS and STS go; empty means Amazon's own endpoints.", web_address
+    )
+    dns: tuple[str, ...] = setting(
+        (),
+        "host:port",
+        "DNS resolvers that see what domains publish, by IP address; empty means the system's, and none with a stand-in for SES.",
+        resolver_addresses,
     )
     configuration_set: str = setting(
         "mailrail", "name", "SES configuration set of every mail, so that its events come back."
@@ -443,6 +462,12 @@ def sends_to_aws(settings: Settings) -> bool:
     # A name with its final period is the same host.
     host = (urlsplit(settings.ses_endpoint).hostname or "").rstrip(".")
     return not host or host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
+
+
+def dns_servers(settings: Settings) -> list[tuple[str, int]]:
+    """(address, port) of the resolvers that the settings name."""
+    named = (text.rpartition(":") for text in settings.dns)
+    return [(host.strip("[]"), int(port)) for host, _, port in named]
 
 
 def ses_endpoint(settings: Settings) -> str:

@@ -21,6 +21,7 @@ from mailrail.config import Settings
 from mailrail.confirmations.handlers import Confirmer
 from mailrail.db import partitions
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool, close_pool, open_pool
+from mailrail.domains import handlers as domains
 from mailrail.emails import store as emails
 from mailrail.emails.accepted_log import AcceptedLog, open_log
 from mailrail.emails.handlers import Reconciler
@@ -156,6 +157,11 @@ async def erase(worker: Worker) -> None:
     await privacy.run_eraser(worker.pool, worker.settings.secret_key)
 
 
+async def watch_domains(worker: Worker) -> None:
+    """Role `domains`: whether sending domains are verified, and still are."""
+    await domains.run_watcher(worker.pool, worker.settings)
+
+
 async def send_webhooks(worker: Worker) -> None:
     """Role `webhooks`: what happened, to whom customers named."""
     await run_dispatcher(worker.pool, Ids(worker.codec), worker.settings, worker.metrics.count_webhooks)
@@ -173,6 +179,7 @@ ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "import": merge_imports,
     "confirm": confirm,
     "erase": erase,
+    "domains": watch_domains,
     "webhooks": send_webhooks,
 }
 

@@ -48,6 +48,7 @@ WORDS: Mapping[str, str] = {
     "lastName": "Without it what follows the first word of `name`.",
     "listId": "The list.",
     "lists": "Members of any of these lists.",
+    "mailFrom": "Whose name stands in MAIL FROM, a domain below; without it `bounce.` and the domain, null leaves it to Amazon.",
     "mapping": 'Which column or key is which field: `{"Mail": "email", "Age": null}`; null leaves it out.',
     "markSubject": "Puts [Test] before the subject.",
     "monthlyCapMicros": "What sends of a month (UTC) may cost, in millionths of a dollar; null is no cap.",
