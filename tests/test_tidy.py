@@ -51,6 +51,7 @@ SQL_ELSEWHERE = {
     "emails/mails.py": "the fourth part of the store of emails: transactional mail, read again",
     "emails/traces.py": "the sixth part of the store of emails: where one person is in the mail",
     "emails/reconcile.py": "the third part of the store of emails: what silence proves",
+    "events/soft_bounces.py": "the second part of the store of events: addresses that mail comes back from again and again",
     "up/demo.py": "reads the figures of the summary where they are exact",
     "up/demo_contacts.py": "loads its contacts in bulk, as an import will",
     "up/postgres.py": "makes the embedded database",

@@ -277,6 +277,12 @@ class Settings:
     webhook_networks: tuple[str, ...] = setting(
         (), "CIDR", "Networks beside the public internet that webhooks may reach.", networks
     )
+    soft_bounces_max: int = setting(
+        5, "mails", "An address that so many mails came back from within 30 days gets no more.", between(2, 1000)
+    )
+    soft_bounce_days_min: int = setting(
+        3, "days", "On how many different days of them, so that one bad day is not enough.", between(1, 30)
+    )
     price_micros: int = setting(300, "micro-dollars", "Price of one delivered email.", between(0, 1_000_000_000))
     billing: bool = setting(True, "on/off", "Whether sends need money in the wallet.")
     max_send_rate: float | None = setting(

@@ -25,6 +25,7 @@ from mailrail.emails import store as emails
 from mailrail.emails.accepted_log import AcceptedLog, open_log
 from mailrail.emails.handlers import Reconciler
 from mailrail.events import handlers as events
+from mailrail.events import soft_bounces
 from mailrail.ids import Ids
 from mailrail.imports import handlers as imports
 from mailrail.ops import guard
@@ -81,7 +82,7 @@ async def relay(worker: Worker) -> None:
 
 async def apply(worker: Worker) -> None:
     """Role `apply`: notifications into events."""
-    await events.run_applier(worker.pool, worker.codec)
+    await events.run_applier(worker.pool, worker.codec, worker.settings)
 
 
 async def fold(worker: Worker) -> None:
@@ -115,6 +116,7 @@ async def sweep_time(worker: Worker) -> None:
                 if since_partitions_s >= PARTITIONS_INTERVAL_S:
                     await partitions.make_partitions(conn)
                     await partitions.drop_old_notifications(conn)
+                    await soft_bounces.forget_old(conn)
                     since_partitions_s = 0.0
         except DATABASE_ERRORS as error:
             log.warning("sweep: the database failed (%s)", type(error).__name__)

@@ -9,10 +9,11 @@ from mailrail import failpoints
 from mailrail._core import Codec, parse_events
 from mailrail.campaigns import store as campaigns
 from mailrail.cancellation import is_cancelled
+from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.emails import fold
 from mailrail.emails.model import ShardUnfoldable
-from mailrail.events import store
+from mailrail.events import soft_bounces, store
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ WORTHWHILE_BATCH = 500
 IDLE_S = 0.2
 
 
-async def apply_once(conn: Connection, codec: Codec) -> bool:
+async def apply_once(conn: Connection, codec: Codec, settings: Settings) -> bool:
     """Applies one batch in one transaction; False when so few waited that it is worth gathering more first."""
     with contextlib.ExitStack() as under_way:
         async with conn.transaction():
@@ -30,23 +31,35 @@ async def apply_once(conn: Connection, codec: Codec) -> bool:
             if taken:
                 under_way.enter_context(failpoints.span("event", rows=taken))
                 failpoints.hit("apply.taken", rows=taken)
-                await _apply_taken(conn, codec)
+                await _apply_taken(conn, codec, settings)
                 failpoints.hit("apply.inserted", rows=taken)
         if taken:
             failpoints.hit("apply.committed", rows=taken)
     return taken >= WORTHWHILE_BATCH
 
 
-async def _apply_taken(conn: Connection, codec: Codec) -> None:
+async def _apply_taken(conn: Connection, codec: Codec, settings: Settings) -> None:
     parsed = await asyncio.to_thread(parse_events, codec, await store.read_taken(conn))
     await store.stage(conn, parsed.events, parsed.parked)
-    await store.insert_events(conn)
+    softly = await store.insert_events(conn)
     await store.note_canaries(conn)
     await store.suppress_addresses(conn)
+    await judge_soft_bounces(conn, softly, settings)
     await store.mark_folds_due(conn)
     if parsed.parked_count:
         log.warning("applier: parked %d notifications", parsed.parked_count)
         await store.park_notifications(conn)
+
+
+async def judge_soft_bounces(conn: Connection, softly: int, settings: Settings) -> None:
+    """Ends mail to addresses that it comes back from again and again. Bounces are counted before deliveries clear them, so
+    that their order within a batch does not matter.
+    """
+    if softly:
+        await soft_bounces.count(conn)
+    await soft_bounces.clear_delivered(conn)
+    if softly:
+        await soft_bounces.suppress(conn, settings.soft_bounces_max, settings.soft_bounce_days_min)
 
 
 async def fold_once(conn: Connection) -> bool:
@@ -88,9 +101,9 @@ async def complete_finished(conn: Connection) -> None:
         await complete_if_done(conn, stream_id)
 
 
-async def run_applier(pool: Pool, codec: Codec) -> None:
+async def run_applier(pool: Pool, codec: Codec, settings: Settings) -> None:
     """Until cancelled."""
-    await _run(pool, "applier", lambda conn: apply_once(conn, codec))
+    await _run(pool, "applier", lambda conn: apply_once(conn, codec, settings))
 
 
 async def run_folder(pool: Pool) -> None:
