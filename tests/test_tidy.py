@@ -16,6 +16,7 @@ ROOMS = (
     "wallet",
     "domains",
     "suppressions",
+    "reputation",
     "contacts",
     "imports",
     "templates",

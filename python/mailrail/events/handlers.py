@@ -8,12 +8,15 @@ from collections.abc import Awaitable, Callable
 from mailrail import failpoints
 from mailrail._core import Codec, parse_events
 from mailrail.campaigns import store as campaigns
+from mailrail.campaigns.reputation import judge_and_pause
 from mailrail.cancellation import is_cancelled
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.emails import fold
 from mailrail.emails.model import ShardUnfoldable
 from mailrail.events import soft_bounces, store
+from mailrail.reputation import service as reputation
+from mailrail.reputation.model import Tally
 
 log = logging.getLogger(__name__)
 
@@ -28,27 +31,32 @@ async def apply_once(conn: Connection, codec: Codec, settings: Settings) -> bool
         async with conn.transaction():
             await store.prepare_staging(conn)
             taken = await store.take_notifications(conn, APPLY_BATCH)
+            tallies: list[Tally] = []
             if taken:
                 under_way.enter_context(failpoints.span("event", rows=taken))
                 failpoints.hit("apply.taken", rows=taken)
-                await _apply_taken(conn, codec, settings)
+                tallies = await _apply_taken(conn, codec, settings)
                 failpoints.hit("apply.inserted", rows=taken)
         if taken:
             failpoints.hit("apply.committed", rows=taken)
+            if troubled := [one.account_id for one in tallies if one.is_trouble]:
+                await judge_and_pause(conn, troubled, settings)
     return taken >= WORTHWHILE_BATCH
 
 
-async def _apply_taken(conn: Connection, codec: Codec, settings: Settings) -> None:
+async def _apply_taken(conn: Connection, codec: Codec, settings: Settings) -> list[Tally]:
     parsed = await asyncio.to_thread(parse_events, codec, await store.read_taken(conn))
     await store.stage(conn, parsed.events, parsed.parked)
-    softly = await store.insert_events(conn)
+    tallies = await store.insert_events(conn)
     await store.note_canaries(conn)
     await store.suppress_addresses(conn)
-    await judge_soft_bounces(conn, softly, settings)
+    await judge_soft_bounces(conn, sum(one.soft_bounced for one in tallies), settings)
     await store.mark_folds_due(conn)
     if parsed.parked_count:
         log.warning("applier: parked %d notifications", parsed.parked_count)
         await store.park_notifications(conn)
+    await reputation.count(conn, tallies)
+    return tallies
 
 
 async def judge_soft_bounces(conn: Connection, softly: int, settings: Settings) -> None:

@@ -7,6 +7,7 @@ from mailrail.db.pool import Connection
 from mailrail.emails.fold import FOLD_INTERVAL_S
 from mailrail.emails.model import EventKind
 from mailrail.emails.reconcile import CANARY_STREAM_ID
+from mailrail.reputation.model import Tally
 
 
 async def insert_notifications(
@@ -28,6 +29,9 @@ async def insert_notifications(
     )
     return int(status.rpartition(" ")[2])
 
+
+# The reader took it back, or only a signature failed.
+_NO_COMPLAINT = "^(not-spam|auth-failure)(/|$)"
 
 # Session tables: each filled by one statement, read set-wise, emptied with the transaction.
 _STAGING = """
@@ -82,11 +86,11 @@ async def stage(conn: Connection, events: bytes, parked: bytes) -> None:
     await conn.copy_to_table("unreadable", source=io.BytesIO(parked), format="binary")
 
 
-async def insert_events(conn: Connection) -> int:
+async def insert_events(conn: Connection) -> list[Tally]:
     """Adds the staged events to their mails; those of streams that are gone are passed over. Those of the new
-    ones that are soft bounces go into table soft; returns how many.
+    ones that are soft bounces go into table soft. What the new ones say of each account's mail.
     """
-    status = await conn.execute(
+    rows = await conn.fetch(
         """WITH added AS (
              INSERT INTO events (stream_id, seq, kind, dedupe, account_id, attempt, at, ses_message_id, detail)
              SELECT i.stream_id, i.seq, i.kind, i.dedupe, s.account_id, i.attempt, i.at, i.ses_message_id,
@@ -96,11 +100,22 @@ async def insert_events(conn: Connection) -> int:
                     THEN NULL ELSE i.detail END
              FROM incoming i JOIN streams s USING (stream_id)
              ON CONFLICT DO NOTHING RETURNING account_id, stream_id, seq, kind, at, detail
+           ), softly AS (
+             INSERT INTO soft SELECT account_id, stream_id, seq, coalesce(at, now()), detail FROM added WHERE kind = $1
            )
-           INSERT INTO soft SELECT account_id, stream_id, seq, coalesce(at, now()), detail FROM added WHERE kind = $1""",
+           SELECT account_id, count(*) FILTER (WHERE kind = $2) AS delivered,
+             -- What SES did not even try does not count against anybody there.
+             count(*) FILTER (WHERE kind = $3 AND coalesce(detail, '') !~ '^Permanent/On[A-Za-z]*SuppressionList') AS bounced,
+             count(*) FILTER (WHERE kind = $1) AS soft_bounced,
+             count(*) FILTER (WHERE kind = $4 AND coalesce(detail, '') !~ $5) AS complained
+           FROM added WHERE kind IN ($1, $2, $3, $4) GROUP BY account_id ORDER BY account_id""",
         int(EventKind.BOUNCE_TRANSIENT),
+        int(EventKind.DELIVERY),
+        int(EventKind.BOUNCE_PERMANENT),
+        int(EventKind.COMPLAINT),
+        _NO_COMPLAINT,
     )
-    return int(status.rpartition(" ")[2])
+    return [Tally(**row) for row in rows]
 
 
 async def note_canaries(conn: Connection) -> None:
@@ -122,7 +137,7 @@ async def suppress_addresses(conn: Connection) -> None:
                a.email_hash, i.kind, CASE i.kind WHEN $1 THEN 'bounce' ELSE 'complaint' END AS reason, i.stream_id, i.seq,
                class_of(i.detail) AS detail
              FROM incoming i JOIN audience a USING (stream_id, seq)
-             WHERE i.kind = $1 OR (i.kind = $2 AND coalesce(i.detail, '') !~ '^(not-spam|auth-failure)(/|$)')
+             WHERE i.kind = $1 OR (i.kind = $2 AND coalesce(i.detail, '') !~ $3)
              ORDER BY a.account_id, lower(a.email), a.email_hash, i.kind DESC
            ), suppressed AS (
              INSERT INTO suppressions AS x (account_id, email_folded, reason, stream_id, seq, detail)
@@ -147,6 +162,7 @@ async def suppress_addresses(conn: Connection) -> None:
              AND c.status IN ('subscribed', 'pending')""",
         int(EventKind.BOUNCE_PERMANENT),
         int(EventKind.COMPLAINT),
+        _NO_COMPLAINT,
     )
 
 

@@ -44,9 +44,9 @@ async def apply(conn: Connection, stream: TestStream, batch: Iterable[Told]) -> 
                 for one in batch
             ],
         )
-        softly = await store.insert_events(conn)
+        tallies = await store.insert_events(conn)
         await store.suppress_addresses(conn)
-        await handlers.judge_soft_bounces(conn, softly, SETTINGS)
+        await handlers.judge_soft_bounces(conn, sum(one.soft_bounced for one in tallies), SETTINGS)
 
 
 async def address_all(conn: Connection, stream: TestStream, addresses: Sequence[str]) -> None:
