@@ -133,6 +133,14 @@ def add_operator(commands: Commands) -> None:
     deposit.add_argument("dollars", help="US dollars, such as 25 or 12.50")
     deposit.add_argument("--key", help="name of this deposit; the same name never adds money twice")
 
+    reputations = add_group(commands, "reputation", "how much of a tenant's mail bounces or is called spam")
+    add(reputations, "show", operator("show_reputation"), "print how an account stands").add_argument(
+        "account", help="id or name"
+    )
+    add(
+        reputations, "release", operator("release_reputation"), "let an account send again, and count its mail anew"
+    ).add_argument("account", help="id or name")
+
 
 def add_events(commands: Commands) -> None:
     """What SES told and nobody could read."""

@@ -42,6 +42,7 @@ from mailrail.ops import guard
 from mailrail.ops import routes as ops
 from mailrail.privacy import routes as privacy
 from mailrail.rehearsals import routes as rehearsals
+from mailrail.reputation import routes as reputation
 from mailrail.ses.control import ControlError
 from mailrail.ses.limiter import Limiter
 from mailrail.ses.sender import follow_keys, make_sender, take_keys
@@ -210,6 +211,7 @@ def office(path: str) -> tuple[Route, ...]:
     return (
         Route("GET", f"{path}/account", Scope.ACCOUNT_READ, accounts.get),
         Route("PATCH", f"{path}/account", Scope.ACCOUNT_WRITE, domains.change_account),
+        Route("GET", f"{path}/account/reputation", Scope.ACCOUNT_READ, reputation.get),
         Route("GET", f"{path}/keys", Scope.KEYS_READ, accounts.page_keys),
         Route("POST", f"{path}/keys", Scope.KEYS_WRITE, accounts.create_key),
         Route("DELETE", f"{path}/keys/<key_id>", Scope.KEYS_WRITE, accounts.revoke_key),

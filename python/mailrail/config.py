@@ -316,6 +316,39 @@ class Settings:
     webhook_networks: tuple[str, ...] = setting(
         (), "CIDR", "Networks beside the public internet that webhooks may reach.", networks
     )
+    bounce_percent_max: float = setting(
+        4.0,
+        "percent",
+        "A tenant of whose mail so much bounces for good sends no campaigns; SES reviews its account at 5.",
+        between(0.1, 100),
+    )
+    complaint_percent_max: float = setting(
+        0.08,
+        "percent",
+        "The same for mail that is called spam; SES reviews its account at 0.1.",
+        between(0.001, 100),
+    )
+    mail_bounce_percent_max: float = setting(
+        8.0,
+        "percent",
+        "A tenant of whose mail so much bounces for good sends nothing; SES stops the whole account at 10.",
+        between(0.1, 100),
+    )
+    mail_complaint_percent_max: float = setting(
+        0.4,
+        "percent",
+        "The same for mail that is called spam; SES stops the whole account at 0.5.",
+        between(0.001, 100),
+    )
+    reputation_mails_min: int = setting(
+        500, "mails", "A tenant with fewer mails in the last 30 days is not judged.", between(1, 1_000_000)
+    )
+    soft_bounces_max: int = setting(
+        5, "mails", "An address that so many mails came back from within 30 days gets no more.", between(2, 1000)
+    )
+    soft_bounce_days_min: int = setting(
+        3, "days", "On how many different days of them, so that one bad day is not enough.", between(1, 30)
+    )
     price_micros: int = setting(300, "micro-dollars", "Price of one delivered email.", between(0, 1_000_000_000))
     billing: bool = setting(True, "on/off", "Whether sends need money in the wallet.")
     max_send_rate: float | None = setting(

@@ -44,6 +44,7 @@ from mailrail.domains import service as domains
 from mailrail.domains.model import NoDefaultSender, SenderNotVerified
 from mailrail.emails.model import SendingHeld, State
 from mailrail.ids import NO_ROW, Ids, Kind
+from mailrail.reputation.model import ReputationStopped
 from mailrail.templates.model import TemplateInvalid, TemplateNotFound
 from mailrail.wallet.model import InsufficientFunds, WalletFrozen
 from mailrail.web.answers import answer
@@ -68,6 +69,7 @@ LEFT_OUT = {
 DRAFT_ERRORS = (TemplateNotFound, TemplateInvalid, ListNotFound, ScheduleInvalid, SenderNotVerified)
 SEND_ERRORS = (
     SendingHeld,
+    ReputationStopped,
     SenderNotVerified,
     NoDefaultSender,
     ListNotFound,
@@ -196,7 +198,7 @@ async def cancel(request: Request, campaign_id: str) -> HTTPResponse:
 @operation(
     answers={200: RetryAnswer},
     reads=form.read_retried,
-    raises=(*STEER_ERRORS, SendingHeld, NothingToRetry, InsufficientFunds, WalletFrozen),
+    raises=(*STEER_ERRORS, SendingHeld, ReputationStopped, NothingToRetry, InsufficientFunds, WalletFrozen),
     price=PER_RECIPIENT,
 )
 async def retry(request: Request, campaign_id: str) -> HTTPResponse:

@@ -488,6 +488,15 @@ async def pause_campaign(conn: Connection, stream_id: int, reason: str) -> None:
         await set_shard_states(conn, stream_id, "paused")
 
 
+async def read_running(conn: Connection, account_id: int) -> list[int]:
+    """Streams of the account's campaigns that are being sent."""
+    rows = await conn.fetch(
+        "SELECT stream_id FROM campaigns WHERE account_id = $1 AND status IN ('queued', 'sending') ORDER BY id",
+        account_id,
+    )
+    return [row["stream_id"] for row in rows]
+
+
 async def finished_streams(conn: Connection) -> list[int]:
     """Streams of running campaigns of which no shard is open any more."""
     rows = await conn.fetch(

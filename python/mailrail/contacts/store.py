@@ -27,7 +27,7 @@ from mailrail.db.pool import Connection
 
 _COLUMNS = "id, account_id, email, name, first_name, last_name, status, tags, custom_fields, created_at, updated_at"
 # As what a new contact, or one with a new address, has to be taken.
-_AS_SUPPRESSED = """(SELECT CASE x.reason WHEN 'bounce' THEN 'bounced' WHEN 'complaint' THEN 'complained'
+_AS_SUPPRESSED = """(SELECT CASE x.reason WHEN 'bounce' THEN 'bounced' WHEN 'soft_bounces' THEN 'bounced' WHEN 'complaint' THEN 'complained'
   WHEN 'unsubscribe' THEN 'unsubscribed' END FROM suppressions x WHERE x.account_id = {account} AND x.email_folded = lower({email}))"""
 _LISTS = """SELECT l.id, l.account_id, l.name, l.double_opt_in, l.confirmation_subject, l.confirmation_wording,
   l.confirmation_name, l.confirmation_email, l.created_at, n.contacts, n.pending, n.unsubscribed

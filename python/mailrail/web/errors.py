@@ -54,6 +54,7 @@ STATUS: dict[str, int] = {
     "key_limit_reached": 409,
     "nothing_to_retry": 409,
     "refund_too_large": 409,
+    "reputation_stopped": 409,
     "transfer_key_used": 409,
     "webhook_inactive": 409,
     "webhook_limit_reached": 409,

@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from mailrail._core import Codec
+from mailrail.config import Settings
 from mailrail.db.pool import Connection, connect
 from mailrail.emails import fold
 from mailrail.emails.model import EventKind, Outcome, State
@@ -63,7 +64,7 @@ async def apply_all(url: str) -> dict[str, dict[str, Any]]:
             await add_result(conn, stream, seq, 1, Outcome.ACCEPTED)
             notifications.append(Notification(file.stem, "arn", await body_of(conn, stream, seq, file)))
         await store.insert_notifications(conn, notifications)
-        await apply_once(conn, CODEC)
+        await apply_once(conn, CODEC, Settings())
         async with conn.transaction():
             await fold.fold_next(conn)
         return {file.stem: await outcome(conn, stream, seq, file.stem) for seq, file in enumerate(FILES, 1)}
