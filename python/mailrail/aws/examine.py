@@ -135,8 +135,8 @@ def check_quota(account: Mapping[str, Any]) -> Finding:
     """Rate and volume, in recipients."""
     quota = account.get("SendQuota", {})
     rate, volume, sent = (float(quota.get(name, 0)) for name in ("MaxSendRate", "Max24HourSend", "SentLast24Hours"))
-    day = "without limit" if volume < 0 else f"{sent:,.0f} of {volume:,.0f}"
-    what = f"SES grants {rate:,.0f} recipients a second, and has taken {day} within 24 hours"
+    what = f"SES grants {rate:,.0f} recipients a second, "
+    what += "without a limit a day" if volume < 0 else f"and has taken {sent:,.0f} of {volume:,.0f} within 24 hours"
     if volume >= 0 and sent >= volume * (1 - QUOTA_LEFT_MIN):
         return Finding(
             what, False, "the day's quota is as good as used up; Service Quotas of AWS takes a request for more"

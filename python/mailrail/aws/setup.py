@@ -1,6 +1,7 @@
 """`mailrail aws setup`: look, plan, show, and with --apply carry out. What is done is kept by the next run."""
 
 import json
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -142,6 +143,8 @@ async def print_policy(settings: Settings, name: str, account_id: str | None, de
             who = await look.caller(settings)
         except AwsError as error:
             raise ConfigError(f"{str(error).rstrip('.')}; name the AWS account: --account-id 123456789012") from error
+    elif not re.fullmatch(r"\d{12}", account_id):
+        raise ConfigError(f"--account-id must be the 12 digits of an AWS account (it is {account_id!r})")
     else:
         who = Caller(account_id, f"arn:{partition(settings.ses_region)}:iam::{account_id}:root")
     print(json.dumps(POLICIES[name](place(settings, who, delivery)), indent=2))
