@@ -2,10 +2,13 @@
 JSON, and the policies allow just what is called.
 """
 
+import asyncio
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import botocore.session
@@ -13,17 +16,20 @@ import pytest
 from botocore import xform_name
 from botocore.validate import ParamValidator
 
+import mailrail
+from mailrail.__main__ import main
 from mailrail.aws import policies
 from mailrail.aws.examine import findings
 from mailrail.aws.model import CLI_OPTIONS, Caller, Delivery, place
 from mailrail.aws.setup import print_policy, setup
-from mailrail.config import Settings
+from mailrail.config import Settings, variable
 from mailrail.errors import ConfigError
 from mailrail.ses.clients import IAM_PREFIXES, NAMES, client
-from tests.integration.aws.conftest import ACCOUNT_ID
+from tests.integration.aws.conftest import ACCOUNT_ID, REGION
 from tests.integration.aws.test_setup import break_piece
 from tests.support.ses_account import SesAccount
 
+PACKAGE = Path(mailrail.__file__).parent
 MODELS = botocore.session.Session()
 # Every command of the CLI takes these.
 GLOBAL_OPTIONS = ("region", "endpoint-url")
@@ -186,11 +192,57 @@ async def test_the_policies_allow_just_what_is_called(
     assert (made | read) - free == allowed(policies.setup_policy(where))
 
 
-def test_the_command_line_has_them() -> None:
-    from mailrail.__main__ import build_parser
+# How our own modules name the clients that they call.
+CALL = re.compile(r"\b(?:ses|sqs|_sqs\(\))\.([a-z_]+)\(")
 
-    parser = build_parser()
-    assert parser.parse_args(["doctor", "--probe"]).probe
-    asked = parser.parse_args(["aws", "setup", "--delivery", "https", "--queue", "q"])
-    assert (asked.apply, asked.delivery, asked.queue, asked.topic) == (False, "https", "q", None)
-    assert parser.parse_args(["aws", "policy", "run"]).whose == "run"
+
+@pytest.mark.parametrize("delivery", list(Delivery))
+def test_what_api_and_worker_call_they_may(settings: Settings, delivery: Delivery) -> None:
+    where = place(settings, Caller(ACCOUNT_ID, f"arn:aws:iam::{ACCOUNT_ID}:root"), delivery)
+    files = [
+        file for room in ("ses", "events", "emails", "domains", "suppressions") for file in PACKAGE.glob(f"{room}/*.py")
+    ]
+    called = {name for file in files for name in CALL.findall(file.read_text())}
+    operations = {
+        xform_name(operation): f"{prefix}:{operation}"
+        for service, prefix in (("sesv2", "ses"), ("sqs", "sqs"))
+        for operation in MODELS.get_service_model(service).operation_names
+    }
+    asked = {operations[name].removesuffix("Batch") for name in called & set(operations)}
+    assert {"ses:GetAccount", "sqs:ReceiveMessage", "sqs:DeleteMessage"} <= asked
+    assert asked <= allowed(policies.run_policy(where))
+
+
+@pytest.fixture
+def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an operator has in the shell."""
+    asyncio.set_event_loop(None)
+    for name in ("ses_region", "ses_endpoint", "aws_endpoint", "public_url", "ses_secret_key"):
+        monkeypatch.setenv(variable(name), getattr(settings, name))
+
+
+def test_the_commands_as_typed(environment: None, ses: SesAccount, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["aws", "setup", "--queue", "mail-in"]) == 0
+    said = "Nothing has been changed: 6 of 6 pieces would be. `mailrail aws setup --queue mail-in --apply` does it."
+    assert said in capsys.readouterr().out
+    assert main(["aws", "setup", "--queue", "mail-in", "--apply"]) == 0
+    assert "done    queue mail-in\n" in capsys.readouterr().out
+    assert main(["aws", "policy", "run", "--delivery", "https"]) == 0
+    assert json.loads(capsys.readouterr().out)["Statement"][-1]["Resource"] == [
+        f"arn:aws:sqs:{REGION}:{ACCOUNT_ID}:mailrail-events-dead"
+    ]
+    ses.denied.add("GetConfigurationSet")
+    assert main(["aws", "setup"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("mailrail: configuration set mailrail: the credentials lack ses:GetConfigurationSet;")
+    assert said.count("\n") == 1
+
+
+def test_doctor_says_it_with_the_rest(
+    environment: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MAILRAIL_SECRET_KEY", "0123456789abcdef0123456789abcdef")
+    assert main(["doctor"]) == 1
+    assert "queue mailrail-events" not in capsys.readouterr().out
+    assert main(["doctor", "--aws"]) == 1
+    assert "FAIL  queue mailrail-events: it does not exist" in capsys.readouterr().out

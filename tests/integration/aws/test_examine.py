@@ -41,7 +41,7 @@ async def test_an_account_that_is_well(built: Settings) -> None:
     said = "\n".join(finding.line() for finding in found)
     assert "AWS account 123456789012, region eu-west-1, as arn:aws:sts::123456789012:user/moto" in said
     assert "SES grants 14 recipients a second, and has taken 120 of 50,000 within 24 hours" in said
-    assert "1 events wait in queue mailrail-events" in said
+    assert "events that wait in queue mailrail-events: 1" in said
     assert built.ses_secret_key not in said
 
 
@@ -194,6 +194,9 @@ async def test_events_that_are_posted_need_no_queue(
     found = [finding async for finding in findings(posted)]
     assert [fault.line() for fault in found if not fault.good] == []
     assert "events are posted to https://mail.example.com/events/sns" in [one.what for one in found]
+    ses.destinations.clear()
+    [fault] = await faults(posted)
+    assert "`mailrail aws setup --delivery https --apply` mends it" in fault.remedy
 
 
 async def test_a_queue_by_its_url(built: Settings, sqs: Any) -> None:
@@ -205,7 +208,7 @@ async def test_what_could_not_be_stored_waits_for_somebody(built: Settings, sqs:
     url = sqs.get_queue_url(QueueName="mailrail-events-dead")["QueueUrl"]
     sqs.send_message(QueueUrl=url, MessageBody="{}")
     [fault] = await faults(built)
-    assert fault.what == "1 events in queue mailrail-events-dead"
+    assert fault.what == "events that failed, in queue mailrail-events-dead: 1"
     assert "aws sqs start-message-move-task" in fault.remedy
 
 
@@ -223,7 +226,7 @@ async def test_events_that_nobody_takes(built: Settings) -> None:
         ],
     )
     [fault] = await faults(built)
-    assert fault.what == "1 events wait in queue mailrail-events, the oldest for 900 s"
+    assert fault.what == "events that wait in queue mailrail-events: 1, the oldest for 900 s"
     assert "is `mailrail worker` running" in fault.remedy
 
 
