@@ -159,8 +159,6 @@ def add_aws(commands: Commands) -> None:
     amazon = add_group(commands, "aws", "what mailrail needs in an AWS account")
     setting_up = add(amazon, "setup", aws_setup, "show what is missing there, and with --apply make it")
     setting_up.add_argument("--apply", action="store_true", help="make the changes (default: show them)")
-    setting_up.add_argument("--topic", metavar="NAME", help="SNS topic (default the one in MAILRAIL_SNS_TOPICS)")
-    setting_up.add_argument("--queue", metavar="NAME", help="SQS queue (default MAILRAIL_EVENT_QUEUE)")
     printing = add(amazon, "policy", aws_policy, "print an IAM policy with the least that is needed")
     printing.add_argument("whose", choices=("run", "doctor", "setup"), help="run: of api and worker")
     printing.add_argument("--account-id", metavar="N", help="AWS account (default that of the credentials here)")
@@ -171,6 +169,8 @@ def add_aws(commands: Commands) -> None:
             default="sqs",
             help="workers pull the events from a queue, or SNS posts them to MAILRAIL_PUBLIC_URL (default sqs)",
         )
+        parser.add_argument("--topic", metavar="NAME", help="SNS topic (default that of MAILRAIL_SNS_TOPICS)")
+        parser.add_argument("--queue", metavar="NAME", help="SQS queue (default MAILRAIL_EVENT_QUEUE)")
 
 
 def add_backups(commands: Commands) -> None:
@@ -313,9 +313,9 @@ def aws_policy(arguments: argparse.Namespace) -> int:
     from mailrail.aws import setup
     from mailrail.aws.model import Delivery
 
-    delivery = Delivery(arguments.delivery)
-    current = load(os.environ, "policy")
-    return asyncio.run(setup.print_policy(current, arguments.whose, arguments.account_id, delivery))
+    current, delivery = load(os.environ, "policy"), Delivery(arguments.delivery)
+    names = (arguments.topic, arguments.queue)
+    return asyncio.run(setup.print_policy(current, arguments.whose, arguments.account_id, delivery, *names))
 
 
 def settings(arguments: argparse.Namespace) -> int:

@@ -28,7 +28,6 @@ from mailrail.ses.clients import AwsError
 AGE_MAX_S = 300
 # The rest of the day's quota that is worth a warning.
 QUOTA_LEFT_MIN = 0.05
-SETUP = "`mailrail aws setup --apply`"
 
 
 async def findings(settings: Settings) -> AsyncIterator[Finding]:
@@ -84,10 +83,13 @@ async def account_findings(settings: Settings, where: Place, who: Caller) -> Asy
         check_sending(settings, account),
         check_enforcement(account),
         check_quota(account),
-        check_suppression(settings, where, account, own_set),
-        check_engagement(settings, where, account, own_set),
     ):
         yield finding
+    # What the set says for itself is judged with the set.
+    if "SuppressedReasons" not in own_set.get("SuppressionOptions", {}):
+        yield check_suppression(settings, where, account)
+    if "EngagementMetrics" not in own_set.get("VdmOptions", {}).get("DashboardOptions", {}):
+        yield check_engagement(settings, where, account)
 
 
 def check_access(settings: Settings, account: Mapping[str, Any]) -> Finding:
@@ -135,8 +137,8 @@ def check_quota(account: Mapping[str, Any]) -> Finding:
     """Rate and volume, in recipients."""
     quota = account.get("SendQuota", {})
     rate, volume, sent = (float(quota.get(name, 0)) for name in ("MaxSendRate", "Max24HourSend", "SentLast24Hours"))
-    day = "without limit" if volume < 0 else f"{sent:,.0f} of {volume:,.0f}"
-    what = f"SES grants {rate:,.0f} recipients a second, and has taken {day} within 24 hours"
+    what = f"SES grants {rate:,.0f} recipients a second, "
+    what += "without a limit a day" if volume < 0 else f"and has taken {sent:,.0f} of {volume:,.0f} within 24 hours"
     if volume >= 0 and sent >= volume * (1 - QUOTA_LEFT_MIN):
         return Finding(
             what, False, "the day's quota is as good as used up; Service Quotas of AWS takes a request for more"
@@ -144,13 +146,10 @@ def check_quota(account: Mapping[str, Any]) -> Finding:
     return Finding(what, True)
 
 
-def check_suppression(
-    settings: Settings, where: Place, account: Mapping[str, Any], own_set: Mapping[str, Any]
-) -> Finding:
-    """The set's own reasons are its step's matter; without any, the account's count."""
-    own = own_set.get("SuppressionOptions", {}).get("SuppressedReasons")
-    reasons = own if own is not None else account.get("SuppressionAttributes", {}).get("SuppressedReasons", ())
-    what = f"SES's own suppression list takes in {plan.words(list(reasons))}"
+def check_suppression(settings: Settings, where: Place, account: Mapping[str, Any]) -> Finding:
+    """A second net under our own list."""
+    reasons = account.get("SuppressionAttributes", {}).get("SuppressedReasons", ())
+    what = f"SES's own suppression list takes in {plan.words(reasons)}"
     if set(reasons) >= set(SUPPRESSED_REASONS):
         return Finding(what, True)
     parameters = {"ConfigurationSetName": where.configuration_set, "SuppressedReasons": list(SUPPRESSED_REASONS)}
@@ -158,14 +157,10 @@ def check_suppression(
     return Finding(what, False, f"it is the second net under mailrail's own list:\n\n{mend}\n")
 
 
-def check_engagement(
-    settings: Settings, where: Place, account: Mapping[str, Any], own_set: Mapping[str, Any]
-) -> Finding:
-    """Of the two settings that make SES rewrite mail this is the account's; the other is in the event destinations."""
+def check_engagement(settings: Settings, where: Place, account: Mapping[str, Any]) -> Finding:
+    """Of the two settings that make SES rewrite mail this is one; the other is in the event destinations."""
     what = "SES leaves links as they are"
-    own = own_set.get("VdmOptions", {}).get("DashboardOptions", {}).get("EngagementMetrics")
-    general = account.get("VdmAttributes", {}).get("DashboardAttributes", {}).get("EngagementMetrics")
-    if (own or general) != "ENABLED":
+    if account.get("VdmAttributes", {}).get("DashboardAttributes", {}).get("EngagementMetrics") != "ENABLED":
         return Finding(what, True)
     mend = plan.without_engagement(where).command(settings)
     return Finding(
@@ -195,7 +190,7 @@ def settings_findings(settings: Settings, where: Place) -> Iterator[Finding]:
         yield Finding(
             "MAILRAIL_EVENT_QUEUE",
             False,
-            f"it is not set, and SNS posts nothing to {where.intake_url} either; with the queue that {SETUP} makes:\n\n"
+            f"it is not set, and SNS posts nothing to {where.intake_url} either; with the queue that {setup_command(where)} makes:\n\n"
             f"export MAILRAIL_EVENT_QUEUE={where.queue}\n",
         )
 
@@ -207,7 +202,7 @@ async def piece_findings(settings: Settings, where: Place, who: Caller, piece: p
     except AwsError as error:
         yield refused(piece.name, error, where, who)
         return
-    yield as_finding(settings, piece.plan(where, seen))
+    yield as_finding(settings, where, piece.plan(where, seen))
     if piece.plan is plan.plan_destination:
         for finding in tracking_findings(settings, where, seen):
             yield finding
@@ -217,12 +212,19 @@ async def piece_findings(settings: Settings, where: Place, who: Caller, piece: p
         yield check_strangers(piece.name, seen.attributes.get("Policy"), "sqs:SendMessage")
 
 
-def as_finding(settings: Settings, step: Step) -> Finding:
+def as_finding(settings: Settings, where: Place, step: Step) -> Finding:
     """A step that has something to do is a fault, and what it would do is the remedy."""
     if step.verb is Verb.KEEP:
         return Finding(step.piece, True)
     commands = "\n".join(call.command(settings) for call in step.calls)
-    return Finding(step.piece, False, f"{'; '.join(step.differences)}. {SETUP} mends it, or:\n\n{commands}\n")
+    return Finding(
+        step.piece, False, f"{'; '.join(step.differences)}. {setup_command(where)} mends it, or:\n\n{commands}\n"
+    )
+
+
+def setup_command(where: Place) -> str:
+    """What mends all pieces at once."""
+    return f"`mailrail aws setup{where.options} --apply`"
 
 
 def tracking_findings(settings: Settings, where: Place, destinations: list[Mapping[str, Any]]) -> Iterator[Finding]:
@@ -271,7 +273,7 @@ async def backlog_findings(settings: Settings, where: Place, who: Caller) -> Asy
         return
     if waiting is not None:
         age = "" if oldest_s is None else f", the oldest for {oldest_s:,.0f} s"
-        what = f"{messages(waiting):,} events wait in queue {where.queue}{age}"
+        what = f"events that wait in queue {where.queue}: {messages(waiting):,}{age}"
         remedy = "nobody takes them in time; is `mailrail worker` running with MAILRAIL_EVENT_QUEUE set?"
         yield Finding(what, True) if (oldest_s or 0) <= AGE_MAX_S else Finding(what, False, remedy)
     if dead is not None:
@@ -280,7 +282,7 @@ async def backlog_findings(settings: Settings, where: Place, who: Caller) -> Asy
 
 def check_dead(settings: Settings, where: Place, dead: Queue) -> Finding:
     """Messages that failed stay here until somebody moves them back."""
-    what = f"{messages(dead):,} events in queue {where.dead_queue}"
+    what = f"events that failed, in queue {where.dead_queue}: {messages(dead):,}"
     if not messages(dead):
         return Finding(what, True)
     if where.delivery is Delivery.SQS:
@@ -317,9 +319,8 @@ def attaching(where: Place, who: Caller) -> str:
     option = policies.holder_option(who)
     if option is None:
         return "`mailrail aws policy doctor` prints a policy with all that this command reads"
-    delivery = "" if where.delivery is Delivery.SQS else f" --delivery {where.delivery.value}"
     return (
         "an administrator gives them all that this command reads by:\n\n"
         f"aws iam put-{option.partition('-')[0]}-policy --{option} --policy-name mailrail-doctor "
-        f'--policy-document "$(mailrail aws policy doctor --account-id {who.account_id}{delivery})"\n'
+        f'--policy-document "$(mailrail aws policy doctor --account-id {who.account_id}{where.options})"\n'
     )

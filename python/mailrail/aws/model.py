@@ -115,6 +115,13 @@ class Place:
         """What SNS calls the endpoint of the subscription."""
         return self.queue_arn if self.delivery is Delivery.SQS else self.intake_url
 
+    @property
+    def options(self) -> str:
+        """What `mailrail aws` has to be told to find this place again, with a blank before it."""
+        names = {"delivery": self.delivery.value, "topic": self.topic, "queue": self.queue}
+        usual = (Delivery.SQS.value, DEFAULT_NAME)
+        return "".join(f" --{name} {value}" for name, value in names.items() if value not in usual)
+
     def _arn(self, service: str, name: str) -> str:
         return f"arn:{self.partition}:{service}:{self.region}:{self.account_id}:{name}"
 

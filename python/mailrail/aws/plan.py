@@ -153,7 +153,9 @@ def subscription_label(place: Place) -> str:
 
 
 def plan_subscription(place: Place, seen: Subscription | None) -> Step:
-    """Whole envelopes, signed by SNS, and all of them: no raw delivery, no filter."""
+    """All envelopes, and whole: they name the topic and the notification, by which strangers and doubles are known. So no raw
+    delivery and no filter.
+    """
     name = subscription_label(place)
     wanted = {"RawMessageDelivery": "false"}
     if place.delivery is Delivery.HTTPS:

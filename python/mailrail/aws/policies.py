@@ -18,11 +18,10 @@ CONTROL = (
     "ses:GetAccount",
     "ses:GetEmailIdentity",
     "ses:CreateEmailIdentity",
+    "ses:PutEmailIdentityDkimSigningAttributes",
     "ses:PutEmailIdentityMailFromAttributes",
-    "ses:GetSuppressedDestination",
-    "ses:ListSuppressedDestinations",
-    "ses:DeleteSuppressedDestination",
 )
+# DeleteMessage allows DeleteMessageBatch too (SQS guide, API permissions).
 PULLING = ("sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:DeleteMessage")
 
 
@@ -57,7 +56,7 @@ def queue_policy(place: Place, queue_arn: str) -> Policy:
 
 
 def run_policy(place: Place) -> Policy:
-    """What `mailrail api` and `mailrail worker` do: send, look after domains and SES's suppression list, and take events."""
+    """What `mailrail api` and `mailrail worker` do: send, look after domains, and take events."""
     statements: list[Statement] = [
         {
             "Sid": "Send",

@@ -1,6 +1,7 @@
 """`mailrail aws setup`: look, plan, show, and with --apply carry out. What is done is kept by the next run."""
 
 import json
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -32,7 +33,7 @@ async def setup(settings: Settings, delivery: Delivery, topic: str | None, queue
     show(settings, steps)
     if apply:
         await carry_out(settings, steps)
-    print(outcome(steps, apply))
+    print(outcome(where, steps, apply))
     print(what_to_set(settings, where, who))
     return 0
 
@@ -101,14 +102,15 @@ def refusal(error: AwsError) -> str:
     return str(error).rstrip(".") + (f" ({error.detail.rstrip('.')})" if error.detail else "")
 
 
-def outcome(steps: Sequence[Step], apply: bool) -> str:
+def outcome(where: Place, steps: Sequence[Step], apply: bool) -> str:
     """What this run came to."""
     work = sum(step.verb is not Verb.KEEP for step in steps)
     if not work:
         return f"All {len(steps)} pieces are as they should be.\n"
     if apply:
         return f"{work} of {len(steps)} pieces were made or changed.\n"
-    return f"Nothing has been changed: {work} of {len(steps)} pieces would be. `mailrail aws setup --apply` does it.\n"
+    command = f"mailrail aws setup{where.options} --apply"
+    return f"Nothing has been changed: {work} of {len(steps)} pieces would be. `{command}` does it.\n"
 
 
 def what_to_set(settings: Settings, where: Place, who: Caller) -> str:
@@ -134,7 +136,14 @@ def what_to_set(settings: Settings, where: Place, who: Caller) -> str:
     return "\n".join([head, *exports, *lines, "`mailrail doctor --aws` examines all of it."])
 
 
-async def print_policy(settings: Settings, name: str, account_id: str | None, delivery: Delivery) -> int:
+async def print_policy(
+    settings: Settings,
+    whose: str,
+    account_id: str | None,
+    delivery: Delivery,
+    topic: str | None = None,
+    queue: str | None = None,
+) -> int:
     """`mailrail aws policy`: without --account-id it asks whose credentials these are."""
     if account_id is None:
         require_amazon(settings)
@@ -142,9 +151,11 @@ async def print_policy(settings: Settings, name: str, account_id: str | None, de
             who = await look.caller(settings)
         except AwsError as error:
             raise ConfigError(f"{str(error).rstrip('.')}; name the AWS account: --account-id 123456789012") from error
+    elif not re.fullmatch(r"\d{12}", account_id):
+        raise ConfigError(f"--account-id must be the 12 digits of an AWS account (it is {account_id!r})")
     else:
         who = Caller(account_id, f"arn:{partition(settings.ses_region)}:iam::{account_id}:root")
-    print(json.dumps(POLICIES[name](place(settings, who, delivery)), indent=2))
+    print(json.dumps(POLICIES[whose](place(settings, who, delivery, topic, queue)), indent=2))
     return 0
 
 

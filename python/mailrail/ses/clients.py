@@ -18,6 +18,8 @@ Answer = TypeVar("Answer")
 CONNECT_TIMEOUT_S = 3
 READ_TIMEOUT_S = 5
 ATTEMPTS_MAX = 2
+# What is no service of Amazon's may answer with a page.
+DETAIL_MAX_CHARS = 300
 
 NAMES = {"sesv2": "SES", "sns": "SNS", "sqs": "SQS", "sts": "STS", "cloudwatch": "CloudWatch"}
 # What a refresh of credentials raises beside botocore's own errors: STS refuses, or gives what has expired already.
@@ -98,6 +100,7 @@ async def ask(settings: Settings, service: str, call: Callable[[Any], Answer]) -
         told = error.response.get("Error", {})
         reason = told.get("Code", "an unnamed error")
         sentence = f"{NAMES[service]} answered {reason}."
-        raise AwsError(sentence, service, error.operation_name, reason, told.get("Message", "")) from error
+        detail = " ".join(str(told.get("Message", "")).split())[:DETAIL_MAX_CHARS]
+        raise AwsError(sentence, service, error.operation_name, reason, detail) from error
     except (*NO_CREDENTIALS, OSError) as error:
         raise AwsError(f"{NAMES[service]} did not answer ({type(error).__name__}).", service) from error
