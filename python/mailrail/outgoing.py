@@ -12,15 +12,20 @@ import ssl
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+
+from mailrail.config import Settings, is_loopback
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 HTTPS_PORT = 443
 # Below are the ports of other services, which an HTTP request may harm.
 PORT_MIN = 1024
+# Names that mean something in one network alone.
+PRIVATE_NAMES = (".internal", ".intranet", ".lan", ".corp", ".home", ".private", ".localdomain")
 LOOPBACK: tuple[Network, ...] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
 # What Python of our oldest version still takes for global: the relays of 6to4 (RFC 7526), and protocols' own addresses.
 NOT_GLOBAL_V4 = tuple(map(ipaddress.IPv4Network, ("192.88.99.0/24", "192.0.0.0/24")))
@@ -57,6 +62,11 @@ class AddressPolicy:
     def is_listed(self, address: Any) -> bool:
         """Whether it is of the networks beside the public internet."""
         return any(address in network for network in (*self.networks, *(LOOPBACK if self.is_development else ())))
+
+
+def public_addresses(settings: Settings) -> AddressPolicy:
+    """What everybody can reach; in development this machine, too."""
+    return AddressPolicy(is_development=is_loopback(urlsplit(settings.public_url).hostname or ""))
 
 
 def is_public(address: Any) -> bool:

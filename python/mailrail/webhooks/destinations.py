@@ -8,13 +8,12 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 from mailrail.addresses import DomainInvalid, parse_domain
 from mailrail.config import Settings, is_loopback, split_url
 from mailrail.errors import MailrailError
-from mailrail.outgoing import HTTPS_PORT, PORT_MIN, AddressPolicy, is_public
+from mailrail.outgoing import HTTPS_PORT, PORT_MIN, PRIVATE_NAMES, AddressPolicy, is_public
 
 URL_MAX_CHARS = 2048
 
 # RFC 3986, section 2: what may stand in a URL. Two parsers that see a blank, a backslash or a bracket may see two hosts.
 URL_CHARS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+", re.ASCII)
-PRIVATE_NAMES = (".internal", ".intranet", ".lan", ".corp", ".home", ".private", ".localdomain")
 
 
 class WebhookUrlInvalid(MailrailError):
