@@ -109,7 +109,10 @@ class LinkChecker:
             status, location = await self._request("HEAD", url)
             if status < 400:
                 return status, location
-        except aiohttp.ServerDisconnectedError:
+        except aiohttp.ClientConnectorError:
+            raise
+        except aiohttp.ClientError:
+            # Cut off, or answered by what is no answer to HEAD.
             pass
         return await self._request("GET", url)
 
