@@ -42,6 +42,7 @@ PLUMBING = (
     "errors.py",
     "findings.py",
     "ids.py",
+    "outgoing.py",
     "sealing.py",
 )
 

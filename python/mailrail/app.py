@@ -40,8 +40,10 @@ from mailrail.mail_v1 import campaigns as mail_campaigns
 from mailrail.mail_v1 import contacts as mail_contacts
 from mailrail.ops import guard
 from mailrail.ops import routes as ops
+from mailrail.outgoing import public_addresses
 from mailrail.privacy import routes as privacy
 from mailrail.rehearsals import routes as rehearsals
+from mailrail.rehearsals.link_checker import LinkChecker
 from mailrail.reputation import routes as reputation
 from mailrail.ses.control import ControlError
 from mailrail.ses.limiter import Limiter
@@ -188,6 +190,7 @@ def campaign_control(path: str) -> tuple[Route, ...]:
         # Transactional mail: whoever may send that may test, a test key too.
         Route("POST", f"{path}/test", Scope.EMAILS_SEND, rehearsals.send_test),
         Route("POST", f"{path}/dry-run", Scope.CAMPAIGNS_READ, rehearsals.dry_run),
+        Route("GET", f"{path}/preflight", Scope.CAMPAIGNS_READ, rehearsals.preflight),
     )
 
 
@@ -316,6 +319,8 @@ def register_resources(app: App, tracking: Tracking) -> None:
         ctx.intake = Intake(ctx.pool, ctx.settings)
         ctx.intake.start()
         opened.push_async_callback(ctx.intake.stop)
+        ctx.link_checker = LinkChecker(public_addresses(ctx.settings), f"{ctx.settings.public_url}/docs")
+        opened.push_async_callback(ctx.link_checker.close)
 
     async def close_all(app: App) -> None:
         await opened.aclose()
