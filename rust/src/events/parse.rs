@@ -20,7 +20,7 @@ use crate::token::TokenKeys;
 /// The header that names the mail where tags are missing, as in identity notifications.
 const ID_HEADER: &str = "X-Mailrail-Id";
 const INPUT_COLUMNS: i16 = 2;
-const EVENT_COLUMNS: i16 = 10;
+const EVENT_COLUMNS: i16 = 11;
 const PARKED_COLUMNS: i16 = 2;
 /// PostgreSQL counts time from 2000-01-01.
 const PG_EPOCH_UNIX_US: i64 = 946_684_800_000_000;
@@ -60,7 +60,7 @@ pub enum EventKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParsedEvents {
     /// Binary COPY of (notification_id int8, stream_id int8, seq int4, attempt int2, kind int2, dedupe int8,
-    /// at timestamptz null, address text null, ses_message_id text null, detail text null).
+    /// at timestamptz null, address text null, ses_message_id text null, detail text null, machine text null).
     pub events: Vec<u8>,
     /// Binary COPY of (notification_id int8, reason text): what could not be placed.
     pub parked: Vec<u8>,
@@ -119,6 +119,8 @@ struct Fact<'a> {
     at: Option<Cow<'a, str>>,
     address: Option<Cow<'a, str>>,
     detail: Option<Cow<'a, str>>,
+    /// How an open or a click shows that no person made it.
+    machine: Option<&'static str>,
 }
 
 impl Event<'_> {
@@ -133,6 +135,7 @@ impl Event<'_> {
         rows.text_or_null(clipped(&fact.address, MAX_ADDRESS_CHARS));
         rows.text_or_null(clipped(&self.message_id, MAX_MESSAGE_ID_CHARS));
         rows.text_or_null(clipped(&fact.detail, MAX_DETAIL_CHARS));
+        rows.text_or_null(fact.machine);
     }
 }
 
@@ -273,6 +276,7 @@ impl<'a> Mail<'a> {
             at: self.timestamp.take().map(|text| text.0),
             address: self.destination.0.take().map(|text| text.0),
             detail: detail.map(|text| text.0),
+            machine: None,
         }
     }
 }
@@ -296,6 +300,7 @@ impl<'a> Delivery<'a> {
             at: self.timestamp.map(|text| text.0),
             address: self.recipients.0.map(|text| text.0),
             detail: self.smtp_response.map(|text| text.0),
+            machine: None,
         }
     }
 }
@@ -352,6 +357,7 @@ impl<'a> Bounce<'a> {
             detail: detail_of(&types, affected.diagnostic()),
             at: self.timestamp.map(|text| text.0),
             address: affected.email_address.map(|text| text.0),
+            machine: None,
         }
     }
 }
@@ -382,6 +388,7 @@ impl<'a> Complaint<'a> {
             distinction: Some(hash(&[str_of(&self.feedback_id.or_else(|| self.timestamp.clone()))])),
             at: self.timestamp.map(|text| text.0),
             address: affected.email_address.map(|text| text.0),
+            machine: None,
         }
     }
 }
@@ -419,6 +426,7 @@ impl<'a> DeliveryDelay<'a> {
             detail: detail_of(&[str_of(&self.delay_type)], affected.diagnostic()),
             at: self.timestamp.map(|text| text.0),
             address: affected.email_address.map(|text| text.0),
+            machine: None,
         }
     }
 }
@@ -433,6 +441,9 @@ struct Visit<'a> {
     ip_address: Option<Text<'a>>,
     #[serde(borrow)]
     link: Option<Text<'a>>,
+    /// `Likely` where SES takes it for a program's; older events lack it.
+    #[serde(borrow)]
+    is_bot_event: Option<Word<'a>>,
 }
 
 impl<'a> Visit<'a> {
@@ -442,6 +453,7 @@ impl<'a> Visit<'a> {
             distinction: Some(hash(&[str_of(&self.timestamp), str_of(&self.ip_address), str_of(&self.link)])),
             at: self.timestamp.map(|text| text.0),
             address: mail.destination.0.as_ref().map(|text| text.0.clone()),
+            machine: self.is_bot_event.is_some_and(|said| said.is_yes()).then_some("amazon"),
             detail: self.link.map(|text| text.0),
         }
     }
@@ -450,6 +462,26 @@ impl<'a> Visit<'a> {
 /// A JSON string, borrowed where it has no escapes.
 #[derive(Clone, Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// A word that may as well come as a boolean.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Word<'a> {
+    Flag(bool),
+    #[serde(borrow)]
+    Text(Cow<'a, str>),
+    Other(IgnoredAny),
+}
+
+impl Word<'_> {
+    fn is_yes(&self) -> bool {
+        match self {
+            Self::Flag(flag) => *flag,
+            Self::Text(text) => ["likely", "true", "yes"].iter().any(|yes| text.eq_ignore_ascii_case(yes)),
+            Self::Other(_) => false,
+        }
+    }
+}
 
 fn str_of<'b>(text: &'b Option<Text<'_>>) -> &'b str {
     text.as_ref().map_or("", |text| &text.0)
@@ -578,6 +610,7 @@ mod tests {
         address: Option<String>,
         message_id: Option<String>,
         detail: Option<String>,
+        machine: Option<String>,
     }
 
     fn rows_of(bodies: &[&[u8]]) -> Vec<u8> {
@@ -593,7 +626,7 @@ mod tests {
         let owned = |text: Option<&str>| text.map(str::to_owned);
         let (mut events, mut parked) = (Vec::new(), Vec::new());
         let mut reader = Reader::open(&parsed.events).unwrap();
-        while let Some(mut row) = reader.next_row(10).unwrap() {
+        while let Some(mut row) = reader.next_row(EVENT_COLUMNS).unwrap() {
             events.push(Row {
                 notification_id: row.int8("").unwrap().unwrap(),
                 subject: (
@@ -607,6 +640,7 @@ mod tests {
                 address: owned(row.text("").unwrap()),
                 message_id: owned(row.text("").unwrap()),
                 detail: owned(row.text("").unwrap()),
+                machine: owned(row.text("").unwrap()),
             });
         }
         let mut reader = Reader::open(&parsed.parked).unwrap();
@@ -665,6 +699,7 @@ mod tests {
                 address: Some("ann@example.net".into()),
                 message_id: Some("0100-abc-000000".into()),
                 detail: None,
+                machine: None,
             }
         );
     }
