@@ -52,6 +52,7 @@ SQL_ELSEWHERE = {
     "bus/parking.py": "parked messages are no room's either",
     "bus/postgres.py": "NOTIFY is the transport of this bus",
     "campaigns/audience.py": "the third part of the store of campaigns: whom an audience reaches",
+    "campaigns/links.py": "the fourth part of the store of campaigns: who followed which link",
     "campaigns/recipients.py": "the second part of the store of campaigns: who got it, who did not and why",
     "contacts/consents.py": "the third part of the store of contacts: what people said of getting mail",
     "contacts/members.py": "the second part of the store of contacts: who is on which list",

@@ -183,6 +183,7 @@ def campaign_control(path: str) -> tuple[Route, ...]:
         Route("POST", f"{path}/cancel", Scope.CAMPAIGNS_SEND, campaigns.cancel),
         Route("POST", f"{path}/retry", Scope.CAMPAIGNS_SEND, campaigns.retry),
         Route("GET", f"{path}/recipients", Scope.CAMPAIGNS_READ, campaigns.page_recipients),
+        Route("GET", f"{path}/links", Scope.CAMPAIGNS_READ, campaigns.page_links),
         Route("DELETE", path, Scope.CAMPAIGNS_WRITE, campaigns.delete),
         Route("POST", f"{path}/duplicate", Scope.CAMPAIGNS_WRITE, campaigns.duplicate),
         Route("GET", f"{path}/preview", Scope.CAMPAIGNS_READ, rehearsals.show_preview),

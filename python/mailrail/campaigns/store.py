@@ -201,7 +201,9 @@ async def read_progress(conn: Connection, account_id: int, stream_id: int, recip
         conn,
         """SELECT coalesce(sum(s.accepted), 0)::integer AS accepted, coalesce(sum(f.opened), 0)::integer AS opened,
              coalesce(sum(f.clicked), 0)::integer AS clicked, coalesce(sum(f.complained), 0)::integer AS complained,
-             coalesce(sum(f.unsubscribed), 0)::integer AS unsubscribed
+             coalesce(sum(f.unsubscribed), 0)::integer AS unsubscribed,
+             coalesce(sum(f.machine_opened), 0)::integer AS machine_opened,
+             coalesce(sum(f.machine_clicked), 0)::integer AS machine_clicked
            FROM shards s JOIN folds f USING (stream_id, shard) WHERE s.stream_id = $1 AND s.account_id = $2""",
         stream_id,
         account_id,
@@ -225,6 +227,8 @@ async def read_progress(conn: Connection, account_id: int, stream_id: int, recip
         failed=total(*GROUPS["failed"]),
         skipped=total(*GROUPS["skipped"]),
         open=recipients - closed,
+        machine_opened=live["machine_opened"],
+        machine_clicked=live["machine_clicked"],
     )
 
 

@@ -41,7 +41,8 @@ _STAGING = """
 CREATE TEMP TABLE IF NOT EXISTS taken (day date, message_id text) ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS incoming (
   notification_id bigint, stream_id bigint, seq integer, attempt smallint, kind smallint, dedupe bigint,
-  at timestamptz, address text, ses_message_id text, detail text) ON COMMIT DELETE ROWS;
+  at timestamptz, address text, ses_message_id text, detail text, machine text)
+  ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS unreadable (notification_id bigint, reason text) ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS soft (
   account_id bigint, stream_id bigint, seq integer, at timestamptz, detail text) ON COMMIT DELETE ROWS;
@@ -95,8 +96,8 @@ async def insert_events(conn: Connection) -> list[Tally]:
     """
     rows = await conn.fetch(
         """WITH added AS (
-             INSERT INTO events (stream_id, seq, kind, dedupe, account_id, attempt, at, ses_message_id, detail)
-             SELECT i.stream_id, i.seq, i.kind, i.dedupe, s.account_id, i.attempt, i.at, i.ses_message_id,
+             INSERT INTO events (stream_id, seq, kind, dedupe, account_id, attempt, at, ses_message_id, machine, detail)
+             SELECT i.stream_id, i.seq, i.kind, i.dedupe, s.account_id, i.attempt, i.at, i.ses_message_id, i.machine,
                -- Servers quote the address when they refuse it; an erased person's shall not come back by that.
                CASE WHEN i.detail IS NOT NULL AND s.account_id IN (SELECT account_id FROM erasures) AND EXISTS (
                       SELECT FROM audience a WHERE a.stream_id = i.stream_id AND a.seq = i.seq AND a.email_hash IS NOT NULL)

@@ -8,7 +8,9 @@ from sanic.response import HTTPResponse, empty, html
 
 from mailrail.contacts.consent import Consent
 from mailrail.db.pool import Pool
+from mailrail.emails.model import EventKind
 from mailrail.tracking import pages, service
+from mailrail.tracking.machines import machine_of
 from mailrail.tracking.model import LinkNotFound, Sender, Subscription, clicked, opened
 from mailrail.web.context import Request
 from mailrail.web.openapi import FORM, GIF, HTML, URLENCODED, operation
@@ -54,7 +56,7 @@ class Tracking:
         if mail is None:
             return empty(404, headers=UNCACHED)
         if request.method == "GET":
-            self._recorder.add(opened(*mail, at_s=int(time.time())))
+            self._recorder.add(opened(*mail, time.time(), machine_of(EventKind.OPEN, request.headers)))
         return HTTPResponse(PIXEL, headers=UNCACHED, content_type="image/gif")
 
     @operation(answers={302: None, 404: HTML})
@@ -69,7 +71,8 @@ class Tracking:
         except LinkNotFound:
             return missing()
         if request.method == "GET":
-            self._recorder.add(clicked(stream_id, seq, int(link), at_s=int(time.time())))
+            machine = machine_of(EventKind.CLICK, request.headers)
+            self._recorder.add(clicked(stream_id, seq, int(link), time.time(), machine))
         return empty(302, headers={**UNCACHED, "Location": location})
 
     @operation(answers={200: HTML, 404: HTML})
