@@ -18,6 +18,9 @@ from mailrail.ses.clients import endpoint
 DEFAULT_NAME = "mailrail-events"
 INTAKE_PATH = "/events/sns"
 DESTINATION = "mailrail"
+TOPIC_MAX_CHARS = 256
+# With `-dead` behind it a name of SQS still is one.
+QUEUE_MAX_CHARS = 75
 
 # What mailrail settles mail by. OPEN and CLICK are not among them: a destination that asks for either makes SES rewrite the
 # mail, and mailrail tracks by itself. SUBSCRIPTION is about SES's own contact lists, which mailrail does not use.
@@ -201,8 +204,8 @@ def place(
         account_id=caller.account_id,
         region=settings.ses_region,
         configuration_set=settings.configuration_set,
-        topic=checked_name("--topic", topic) if topic else known_topic(settings, caller) or DEFAULT_NAME,
-        queue=checked_name("--queue", queue) if queue else queue_name(settings.event_queue) or DEFAULT_NAME,
+        topic=checked_name("topic", topic or known_topic(settings, caller) or DEFAULT_NAME, TOPIC_MAX_CHARS),
+        queue=checked_name("queue", queue or queue_name(settings.event_queue) or DEFAULT_NAME, QUEUE_MAX_CHARS),
         delivery=delivery,
         intake_url=intake_url,
     )
@@ -219,10 +222,12 @@ def queue_name(text: str) -> str:
     return text.rstrip("/").rpartition("/")[2]
 
 
-def checked_name(option: str, name: str) -> str:
-    """A name that topics and queues can have; with `-dead` behind it, it still is one (SQS: 80 characters)."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,75}", name):
-        raise ConfigError(f"{option} must be at most 75 letters, digits, hyphens and underscores (it is {name!r})")
+def checked_name(what: str, name: str, max_chars: int) -> str:
+    """The name of a standard topic or queue; those in order end in `.fifo`, and SES takes none of them."""
+    if not re.fullmatch(rf"[A-Za-z0-9_-]{{1,{max_chars}}}", name):
+        raise ConfigError(
+            f"the {what} {name!r} cannot be used: its name must be at most {max_chars} letters, digits, hyphens and underscores"
+        )
     return name
 
 

@@ -241,8 +241,11 @@ async def test_other_names(settings: Settings, sqs: Any, capsys: Any) -> None:
     printed = await run(settings, capsys, topic="mail", queue="mail-in")
     assert "export MAILRAIL_EVENT_QUEUE=mail-in\n" in printed
     assert [url.rpartition("/")[2] for url in sqs.list_queues()["QueueUrls"]] == ["mail-in-dead", "mail-in"]
-    with pytest.raises(ConfigError, match=r"--topic must be at most 75"):
+    with pytest.raises(ConfigError, match=r"the topic 'a b' cannot be used"):
         await run(settings, capsys, topic="a b")
+    ordered = dataclasses.replace(settings, sns_topics=(f"{TOPIC_ARN}.fifo",))
+    with pytest.raises(ConfigError, match=r"the topic 'mailrail-events.fifo' cannot be used"):
+        await run(ordered, capsys)
 
 
 async def test_a_stand_in_is_no_aws_account() -> None:
