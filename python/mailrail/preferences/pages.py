@@ -31,7 +31,7 @@ def unclear_page() -> str:
 
 
 def _page(reader: Reader, ids: Ids, title: str, said: list[str]) -> str:
-    whom = [] if reader.email is None else [f"This is about {masked(reader.email)}."]
+    whom = [] if reader.email is None else [words.whom(masked(reader.email))]
     sentences = "".join(f"<p>{escape(one)}</p>" for one in [*said, *whom])
     return page(title, sentences + _buttons(reader) + _choice(reader, ids), reader.account)
 

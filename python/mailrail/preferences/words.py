@@ -81,7 +81,7 @@ def situation(reader: Reader) -> list[str]:
         case Standing.GETS:
             return [f"With this button you get no more mail of {reader.account}."]
         case Standing.LEFT:
-            return [f"{reader.account} sends you no mail that you could unsubscribe from."]
+            return [f"All mail of {reader.account} ended for you, but for receipts and the like."]
         case Standing.BOUNCED:
             return [f"Mail to this address came back. Tell {reader.account} if it works again, or which one to use."]
         case Standing.COMPLAINED:
@@ -90,6 +90,11 @@ def situation(reader: Reader) -> list[str]:
             return [f"{reader.account} does not send to this address. Write to them if you want mail again."]
         case Standing.NOBODY:
             return ["Nobody’s address is behind this link: it is of a preview, or the address was deleted."]
+
+
+def whom(address: str) -> str:
+    """Whose page it is; a mail may have been forwarded."""
+    return f"This page is about the address {address}."
 
 
 def before(reader: Reader) -> str:
