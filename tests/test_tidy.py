@@ -25,6 +25,7 @@ ROOMS = (
     "rehearsals",
     "events",
     "tracking",
+    "preferences",
     "confirmations",
     "webhooks",
     "privacy",

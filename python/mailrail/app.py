@@ -41,6 +41,7 @@ from mailrail.mail_v1 import contacts as mail_contacts
 from mailrail.ops import guard
 from mailrail.ops import routes as ops
 from mailrail.outgoing import public_addresses
+from mailrail.preferences import routes as preferences
 from mailrail.privacy import routes as privacy
 from mailrail.rehearsals import routes as rehearsals
 from mailrail.rehearsals.link_checker import LinkChecker
@@ -115,8 +116,8 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         # Readers of mail, whose token is their key.
         Route("GET HEAD", "/o/<token>", PUBLIC, tracking.open),
         Route("GET HEAD", "/c/<token>/<link>", PUBLIC, tracking.click),
-        Route("GET HEAD", "/u/<token>", PUBLIC, tracking.show_unsubscribe),
-        Route("POST", "/u/<token>", PUBLIC, tracking.unsubscribe),
+        Route("GET HEAD", "/u/<token>", PUBLIC, preferences.show),
+        Route("POST", "/u/<token>", PUBLIC, preferences.change),
         Route("GET HEAD", "/confirm/<token>", PUBLIC, confirmations.show),
         Route("POST", "/confirm/<token>", PUBLIC, confirmations.confirm),
         # Amazon SNS, whose signature is its key.

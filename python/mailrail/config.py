@@ -23,6 +23,8 @@ PREFIX = "MAILRAIL_"
 OTHER_PREFIXES = ("MAILRAIL_UP_", "MAILRAIL_TEST_", "MAILRAIL_BENCH_")
 SECRET_KEY_MIN_CHARS = 32
 TOKEN_MIN_CHARS = 16
+# SES takes 870 characters of a header by its older documentation, and `List-Unsubscribe` has this, `/u/`, 71 of a token and `<>`.
+PUBLIC_URL_MAX_CHARS = 700
 SIMULATOR_TOPIC_ARN = "arn:aws:sns:us-east-1:123456789012:mailrail"
 
 
@@ -91,6 +93,13 @@ def queue_address(value: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_-]{1,80}", value) or (parts and parts.scheme in ("http", "https") and parts.path[1:]):
         return value
     raise ValueError("must be the name of a standard queue, or a URL as SQS shows it")
+
+
+def public_address(value: str) -> str:
+    """A web address that fits the header which names it with a token behind it."""
+    if len(value) > PUBLIC_URL_MAX_CHARS:
+        raise ValueError(f"must have at most {PUBLIC_URL_MAX_CHARS} characters")
+    return web_address(value)
 
 
 def broker_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -172,7 +181,7 @@ class Settings:
         secret=True,
     )
     public_url: str = setting(
-        "http://127.0.0.1:8025", "URL", "Base of every link in a mail, as its readers reach it.", web_address
+        "http://127.0.0.1:8025", "URL", "Base of every link in a mail, as its readers reach it.", public_address
     )
     host: str = setting("127.0.0.1", "address", "Address on which the API listens.")
     port: int = setting(8025, "port", "Port on which the API listens.", between(1, 65535))
@@ -529,6 +538,11 @@ def require_sending(settings: Settings) -> None:
         raise ConfigError(
             f"MAILRAIL_PUBLIC_URL is {settings.public_url}, which no reader of a mail can reach; set the address under which "
             "this installation answers from outside"
+        )
+    if urlsplit(settings.public_url).scheme != "https":
+        raise ConfigError(
+            f"MAILRAIL_PUBLIC_URL is {settings.public_url} and must begin with https:// to send through Amazon SES: mail programs "
+            "show their button to unsubscribe, which Gmail and Yahoo demand, for https alone (RFC 8058)"
         )
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrail import config, failpoints
+from mailrail import _core, config, failpoints
 from mailrail.config import Settings, describe, load, role_password, role_url
 from mailrail.errors import ConfigError
 
@@ -120,6 +120,23 @@ AMAZON = [
 def test_amazon_is_refused_while_links_lead_nowhere(endpoint: str, public_url: str) -> None:
     with pytest.raises(ConfigError, match="MAILRAIL_PUBLIC_URL"):
         config.require_sending(Settings(ses_endpoint=endpoint, public_url=public_url))
+
+
+@pytest.mark.parametrize("endpoint", AMAZON)
+def test_amazon_is_refused_while_one_click_goes_unencrypted(endpoint: str) -> None:
+    with pytest.raises(
+        ConfigError, match="MAILRAIL_PUBLIC_URL is http://mail.example.com and must begin with https://"
+    ):
+        config.require_sending(Settings(ses_endpoint=endpoint, public_url="http://mail.example.com"))
+
+
+def test_every_unsubscribe_header_fits() -> None:
+    longest = "https://" + "a" * (config.PUBLIC_URL_MAX_CHARS - 8)
+    url = load({"MAILRAIL_PUBLIC_URL": longest}).public_url
+    token = _core.Codec(SECRET.encode()).unsubscribe_token(2**62, 2**62, 2**62, 2**62, 2**31 - 1)
+    assert len(f"List-Unsubscribe<{url}/u/{token}>") <= 870
+    with pytest.raises(ConfigError, match="MAILRAIL_PUBLIC_URL must have at most 700 characters"):
+        load({"MAILRAIL_PUBLIC_URL": longest + "a"})
 
 
 @pytest.mark.parametrize("endpoint", AMAZON)

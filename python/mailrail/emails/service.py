@@ -240,6 +240,11 @@ async def mails_of(
     return [(row["first_seq"], mail) for row, mail in zip(rows, found, strict=True)]
 
 
+async def address_of(conn: Connection, account_id: int, stream_id: int, seq: int) -> str | None:
+    """The address that a mail went to; None where its records are gone, or its recipient was erased."""
+    return await traces.read_address(conn, account_id, stream_id, seq)
+
+
 async def count(conn: Connection, account_id: int, wanted: MailFilter) -> int:
     """How many there are; TOTAL_CAP + 1 stands for more."""
     return await mails.count(conn, account_id, wanted, TOTAL_CAP + 1)

@@ -27,25 +27,6 @@ class Engagement:
     at_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """What an unsubscribe token names. `list_id` is None for a mail that went to no list."""
-
-    account_id: int
-    contact_id: int
-    list_id: int | None
-    stream_id: int
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """Whose mail it is, in words for its reader."""
-
-    account: str
-    list: str | None
-
-
 class LinkNotFound(MailrailError):
     """This link leads nowhere."""
 
@@ -64,9 +45,9 @@ def clicked(stream_id: int, seq: int, link: int, at_s: float, machine: str | Non
     return Engagement(stream_id, seq, EventKind.CLICK, dedupe if machine is None else ~dedupe, str(link), machine, at_s)
 
 
-def unsubscribed(subscription: Subscription) -> Engagement:
+def unsubscribed(stream_id: int, seq: int) -> Engagement:
     """An unsubscription; a mail has one at the most."""
-    return Engagement(subscription.stream_id, subscription.seq, EventKind.UNSUBSCRIBE, 0, None)
+    return Engagement(stream_id, seq, EventKind.UNSUBSCRIBE, 0, None)
 
 
 def safe_location(url: str) -> str | None:

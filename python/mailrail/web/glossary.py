@@ -55,6 +55,7 @@ WORDS: Mapping[str, str] = {
     "name": "What it is called.",
     "postalAddress": "Stands in the footer of campaigns.",
     "preheader": "What inboxes show behind the subject.",
+    "public": "Whether the readers of all mail may join the list, on the page behind the link to unsubscribe.",
     "replay.from": "The time from which on.",
     "replay.status": "Only of this status; without it however they ended.",
     "replay.to": "The time before which; without it until now.",

@@ -32,6 +32,7 @@ class EventType(StrEnum):
     CAMPAIGN_SENT = "campaign.sent"
     CAMPAIGN_COMPLETED = "campaign.completed"
     CONTACT_UNSUBSCRIBED = "contact.unsubscribed"
+    CONTACT_SUBSCRIBED = "contact.subscribed"
     DOMAIN_VERIFIED = "domain.verified"
     DOMAIN_FAILED = "domain.failed"
 
