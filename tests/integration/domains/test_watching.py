@@ -4,12 +4,15 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import pytest
 
 from mailrail.config import Settings
 from mailrail.db.pool import Pool
 from mailrail.domains import handlers
 from mailrail.domains.handlers import watch_due
+from mailrail.webhooks import deliveries
+from mailrail.webhooks.payload import body_of
 from tests.support.api import Tenant
 from tests.support.dns import Zone
 from tests.support.identities import Identities
@@ -51,9 +54,11 @@ async def test_a_pending_domain_becomes_verified_without_anybodys_asking(
     assert shown["status"] == "verified"
     assert shown["checkedAt"] >= added.body["checkedAt"]
     async with worker_pool.acquire() as conn:
-        told = await conn.fetch("SELECT * FROM webhook_messages WHERE account_id = $1", owner.account_id)
-    assert [(one["type"], one["facts"]) for one in told] == [("domain.verified", {"domain": "timer.com"})]
-    assert owner.api.ids.encode_optional("dom", told[0]["domain_id"]) == added.body["id"]  # type: ignore[arg-type]
+        delivery_id = await conn.fetchval("SELECT id FROM webhook_deliveries WHERE account_id = $1", owner.account_id)
+        _, message, _ = await deliveries.read_delivery(conn, owner.account_id, delivery_id)
+    body = orjson.loads(body_of(message, owner.api.ids))
+    assert body["type"] == "domain.verified"
+    assert (body["data"]["domainId"], body["data"]["domain"]) == (added.body["id"], "timer.com")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +87,26 @@ async def test_the_pauses_grow(
     await make_due(worker_pool, name, watched)
     assert await watch_due(worker_pool, settings) == 1
     assert abs((await row(worker_pool, name))["pause"] - pause) < timedelta(seconds=10)
+
+
+async def test_who_adds_a_domain_during_a_look_is_not_overlooked(
+    owner: Tenant, rival: Tenant, identities: Identities, worker_pool: Pool, settings: Settings, zone: Zone
+) -> None:
+    await owner.post("/api/v1/domains", {"domain": "meanwhile.com"})
+    identities.known["meanwhile.com"] = (True, "SUCCESS")
+    await make_due(worker_pool, "meanwhile.com")
+    zone.silent.add("aaa._domainkey.meanwhile.com")
+    looking = asyncio.create_task(watch_due(worker_pool, settings))
+    while ("aaa._domainkey.meanwhile.com", "CNAME") not in zone.asked:
+        await asyncio.sleep(0.01)
+    async with worker_pool.acquire() as conn:
+        await conn.execute(
+            "INSERT INTO domains (account_id, domain, next_check_at) VALUES ($1, 'meanwhile.com', 'infinity')",
+            rival.account_id,
+        )
+    assert not looking.done()
+    await looking
+    assert {one["status"] for one in (await owner.get("/api/v1/domains")).body["domains"]} == {"pending"}
 
 
 async def test_workers_side_by_side_ask_once_each(
