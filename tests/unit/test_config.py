@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrail import _core, config, failpoints
-from mailrail.config import Settings, describe, load, role_password, role_url
+from mailrail.config import Settings, describe, dns_servers, load, role_password, role_url
 from mailrail.errors import ConfigError
 
 SECRET = "s" * 32
@@ -51,6 +51,8 @@ def test_every_type_is_read() -> None:
         ("MAILRAIL_DATABASE_URL", "postgresql://host", "must look like postgresql://"),
         ("MAILRAIL_PUBLIC_URL", "mail.example.com", "must look like https://"),
         ("MAILRAIL_PUBLIC_URL", "http://[broken", "must look like https://"),
+        ("MAILRAIL_DNS", "dns.example.com:53", "must have the form 9.9.9.9:53"),
+        ("MAILRAIL_DNS", "9.9.9.9", "must have the form 9.9.9.9:53"),
         ("MAILRAIL_SECRET_KEY", "short", "at least 32 characters"),
     ],
 )
@@ -61,6 +63,11 @@ def test_a_bad_value_is_one_sentence_with_the_name(name: str, text: str, words: 
     assert message.startswith(name)
     assert words in message
     assert "\n" not in message
+
+
+def test_resolvers_are_addresses_with_ports() -> None:
+    settings = load({"MAILRAIL_DNS": "9.9.9.9:53, [2620:fe::fe]:5353"})
+    assert dns_servers(settings) == [("9.9.9.9", 53), ("2620:fe::fe", 5353)]
 
 
 def test_a_bad_secret_is_not_repeated() -> None:

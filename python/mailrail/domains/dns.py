@@ -1,6 +1,7 @@
 """Questions to DNS, each bounded in time. Whoever asks gets an answer or the word that there is none; nothing is raised."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ AT_ONCE_MAX = 16
 # Of what a stranger's server says, no more is kept.
 VALUES_MAX = 20
 VALUE_MAX_CHARS = 1000
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,12 @@ async def _as_coroutine(one: Awaitable[Answered]) -> Answered:
 
 
 def text_of(record: Any) -> str:
-    """A record as its owner types it: names without the period at the end and in lower case, texts in one piece."""
+    """A record as its owner types it: names without the period at the end and in lower case, texts in one piece and without
+    characters that nobody types and no database keeps.
+    """
     match record.rdtype.name:
         case "TXT":
-            return b"".join(record.strings).decode("utf-8", "replace")
+            return _CONTROL.sub("\ufffd", b"".join(record.strings).decode("utf-8", "replace"))
         case "MX":
             return f"{record.preference} {same_name(record.exchange.to_text())}"
         case "CNAME":

@@ -186,16 +186,15 @@ async def _check(begin: Begin, domain: Domain, settings: Settings, dns: Dns | No
         async with begin() as conn:
             domain = await store.require_proof(conn, domain.account_id, domain.id)
     identity = await _tell_mail_from(settings, domain, identity)
-    proof = _asked_proof(domain, settings)
-    report = await inspect(dns, identity, settings.ses_region, proof)
+    report = await inspect(dns, identity, settings.ses_region, _asked_proof(domain, settings))
     await _begin_again(settings, report)
-    status = status_of(identity, domain, is_proven=proof is None or is_proven(report))
-    watched = timedelta() if is_asked else datetime.now(UTC) - domain.watched_since
-    pause = pause_before_check(status, watched)
     async with begin() as conn:
-        return await store.note_check(
-            conn, domain.account_id, domain.id, status, report, pause.total_seconds(), is_asked=is_asked
-        )
+        # Somebody else may have added it meanwhile.
+        now = await store.lock_domain(conn, domain.account_id, domain.id)
+        status = status_of(identity, now, is_proven=is_proven(report) or not asks_dns(settings))
+        watched = timedelta() if is_asked else datetime.now(UTC) - now.watched_since
+        pause_s = pause_before_check(status, watched).total_seconds()
+        return await store.note_check(conn, now.account_id, now.id, status, report, pause_s, is_asked=is_asked)
 
 
 def _asked_proof(domain: Domain, settings: Settings) -> str | None:

@@ -43,6 +43,15 @@ async def read_domain(conn: Connection, account_id: int, domain_id: int) -> Doma
     )
 
 
+async def lock_domain(conn: Connection, account_id: int, domain_id: int) -> Domain:
+    """As it is now, and until the transaction ends. Raises DomainNotFound."""
+    return _found(
+        await conn.fetchrow(
+            f"SELECT {_COLUMNS} FROM domains WHERE id = $1 AND account_id = $2 FOR UPDATE", domain_id, account_id
+        )
+    )
+
+
 async def read_domain_by_name(conn: Connection, account_id: int, domain: str) -> Domain:
     """Raises DomainNotFound."""
     return _found(
