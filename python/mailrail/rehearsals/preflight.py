@@ -101,7 +101,7 @@ async def preflight(
     # A refusal takes the place of the check that it belongs to.
     by_code = {check.code: check for check in found} | checks.judge_refusals(facts.run.problems)
     ordered = [by_code[code] for code in ORDER if code in by_code]
-    return Preflight(facts.run, ordered, limits, seconds, proofs and proofs.size)
+    return Preflight(facts.run, ordered, limits, seconds, proofs.size if proofs else None)
 
 
 # In which the checks are told: who, what, how, and what it takes.
