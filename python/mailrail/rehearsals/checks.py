@@ -10,11 +10,13 @@ from datetime import datetime
 
 from mailrail.campaigns.audience import Gap, Reach
 from mailrail.campaigns.model import Campaign, Rendered
+from mailrail.domains.model import SenderCheck, Severity
 from mailrail.errors import MailrailError
 from mailrail.rehearsals.links import Finding, Trouble
 from mailrail.rehearsals.markup import Markup
 from mailrail.rehearsals.model import HTML_SHOWN_MAX_BYTES, Check, Detail, DryRun, Size, Standing
 from mailrail.rehearsals.variables import nearest
+from mailrail.reputation.model import Level, Reputation
 from mailrail.ses.model import DAY_S, Limits
 from mailrail.templates.model import TemplateInvalid
 from mailrail.wallet.model import dollars
@@ -37,6 +39,7 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
     "insufficient_funds": ("wallet", "Top up the wallet."),
     "spend_cap_reached": ("wallet", "Raise the month's cap, or wait for the next month."),
     "wallet_frozen": ("wallet", "Ask the operator, who was told that the books need a look."),
+    "reputation_stopped": ("reputation", "Do what the message says: GET …/account/reputation shows the figures."),
     "schedule_invalid": ("schedule", "Give another scheduledAt."),
     "sending_held": ("sending", "Ask the operator, whom `mailrail doctor` tells what to do."),
 }
@@ -71,6 +74,30 @@ def judge_refusals(problems: Iterable[MailrailError]) -> dict[str, Check]:
 def judge_sender(sender: tuple[str | None, str] | None) -> Check:
     """Who it is from; where there is nobody, the refusal says so."""
     return Check("sender", Standing.PASS, f"It is from {sender[1] if sender else 'nobody'}, whose domain is verified.")
+
+
+def judge_alignment(found: SenderCheck) -> Check:
+    """What receivers make of the sender: DKIM, SPF and DMARC, which Gmail and Yahoo ask of whoever sends to many."""
+    details = [Detail(one.code, one.sentence) for one in found.findings]
+    worst = [one for one in found.findings if one.severity is not Severity.INFO]
+    if worst:
+        return Check(
+            "alignment", Standing.WARN, worst[0].sentence, "Publish what is missing: GET …/domains/:id.", details
+        )
+    if found.alignment is None:
+        return Check("alignment", Standing.PASS, details[0].message if details else "DNS was not asked.", None, details)
+    return Check("alignment", Standing.PASS, "DKIM or SPF is of the sender's domain, as DMARC wants.", None, details)
+
+
+def judge_reputation(found: Reputation) -> Check:
+    """How much of the account's mail bounces or is called spam; where that stops campaigns, the refusal says so."""
+    figures = found.figures
+    if found.verdict.level is not Level.GOOD:
+        remedy = "Do what the message says: GET …/account/reputation shows the figures."
+        return Check("reputation", Standing.WARN, found.verdict.reason or found.verdict.level, remedy)
+    rates = f"{figures.bounce_percent:.2g} % bounced and {figures.complaint_percent:.2g} % were called spam"
+    message = f"Of {figures.mails:,} mails {rates}." if figures.mails else "There is no mail yet to judge it by."
+    return Check("reputation", Standing.PASS, message)
 
 
 def judge_audience(reach: Reach, unknown_fields: Sequence[str], fields: Collection[str]) -> Check:

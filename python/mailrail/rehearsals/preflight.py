@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,12 +14,15 @@ from mailrail.campaigns.model import CUSTOM, CampaignStateWrong, Rendered, Statu
 from mailrail.config import Settings
 from mailrail.contacts import service as contacts
 from mailrail.db.pool import Begin, Connection, at_most, only_read
+from mailrail.domains import service as domains
 from mailrail.rehearsals import checks, service
 from mailrail.rehearsals.link_checker import LinkChecker
 from mailrail.rehearsals.links import judge_all, literal
 from mailrail.rehearsals.markup import Markup, survey
 from mailrail.rehearsals.model import Check, DryRun, Preflight, Reader, Size
 from mailrail.rehearsals.variables import printed_bare
+from mailrail.reputation import service as reputation
+from mailrail.reputation.model import Reputation
 from mailrail.ses.model import Limits, seconds_to_send
 from mailrail.templates.model import TemplateInvalid
 
@@ -46,15 +50,19 @@ class Facts:
     frozen: content.Frozen | None
     gaps: dict[str, Gap] | None
     sample: list[dict[str, Any]]
+    reputation: Reputation
 
 
 @dataclass(frozen=True, slots=True)
 class Proofs:
-    """What the mail turned out to be: as it is written, and for those for whom it was rendered."""
+    """What the mail turned out to be: as it is written, and for those for whom it was rendered. `unknown` are the variables that
+    no contact has.
+    """
 
     markup: Markup
     mails: list[Rendered]
     failures: list[tuple[int | None, TemplateInvalid]]
+    unknown: list[str]
     size: Size | None
 
 
@@ -78,27 +86,29 @@ async def preflight(
         await only_read(conn)
         async with asyncio.timeout(DATABASE_MAX_S):
             facts = await _ask(conn, account, campaign_id, limits, settings)
-    found = checks.judge_refusals(facts.run.problems)
+    # Rendering and reading may take a while, and the loop has others to answer.
+    proofs = await asyncio.to_thread(_prove, facts, account, settings)
     seconds = seconds_to_send(facts.run.reach.recipients, limits)
-    for check in _judge_launch(facts, account, seconds, limits):
-        found.setdefault(check.code, check)
-    size = None
-    if facts.frozen is not None:
-        # Rendering and reading may take a while, and the loop has others to answer.
-        proofs = await asyncio.to_thread(_prove, facts, facts.frozen, account, settings)
-        size = proofs.size
-        for check in _judge_mail(facts, facts.frozen, proofs, settings):
-            found.setdefault(check.code, check)
-        found["links"] = await _check_links(
-            proofs.markup, link_checker, ends_s - time.monotonic() if visits_links else None
-        )
-    ordered = [found[code] for code in ORDER if code in found]
-    return Preflight(facts.run, ordered, limits, seconds, size)
+    found = _judge_launch(facts, account, seconds, limits)
+    outside: list[Awaitable[Check]] = []
+    if facts.run.sender is not None:
+        outside.append(_check_alignment(begin, account, facts.run.sender[1], settings))
+    if proofs is not None:
+        found += _judge_mail(facts, proofs, settings)
+        left_s = ends_s - time.monotonic() if visits_links else None
+        outside.append(_check_links(proofs.markup, link_checker, left_s))
+    found += await asyncio.gather(*outside)
+    # A refusal takes the place of the check that it belongs to.
+    by_code = {check.code: check for check in found} | checks.judge_refusals(facts.run.problems)
+    ordered = [by_code[code] for code in ORDER if code in by_code]
+    return Preflight(facts.run, ordered, limits, seconds, proofs.size if proofs else None)
 
 
 # In which the checks are told: who, what, how, and what it takes.
 ORDER = (
     "sender",
+    "alignment",
+    "reputation",
     "audience",
     "content",
     "subject",
@@ -121,13 +131,14 @@ async def _ask(conn: Connection, account: Account, campaign_id: int, limits: Lim
         if isinstance(problem, CampaignStateWrong):
             raise problem
     campaign, fields = run.campaign, await contacts.field_names(conn, account.id)
+    standing = await reputation.get(conn, account.id)
     now = await store.read_clock(conn)
     try:
         frozen = content.freeze(campaign, account, settings)
     except TemplateInvalid:
-        return Facts(run, now, fields, None, {}, [])
+        return Facts(run, now, fields, None, {}, [], standing)
     sample = await audience.sample(conn, account.id, campaign.audience, SAMPLE_SIZE)
-    return Facts(run, now, fields, frozen, await _count_gaps(conn, account, run, frozen), sample)
+    return Facts(run, now, fields, frozen, await _count_gaps(conn, account, run, frozen), sample, standing)
 
 
 async def _count_gaps(conn: Connection, account: Account, run: DryRun, frozen: content.Frozen) -> dict[str, Gap] | None:
@@ -146,20 +157,23 @@ async def _count_gaps(conn: Connection, account: Account, run: DryRun, frozen: c
     return {name: gaps[asked[name]] for name in names}
 
 
-def _prove(facts: Facts, frozen: content.Frozen, account: Account, settings: Settings) -> Proofs:
+def _prove(facts: Facts, account: Account, settings: Settings) -> Proofs | None:
+    if facts.frozen is None:
+        return None
     readers = facts.sample or [Reader().values]
-    outcomes = content.render_each(frozen, account, settings, readers)
+    outcomes = content.render_each(facts.frozen, account, settings, readers)
     mails = [one for one in outcomes if isinstance(one, Rendered)]
     failures = [
         (reader.get("contact_id"), one)
         for reader, one in zip(readers, outcomes, strict=True)
         if isinstance(one, TemplateInvalid)
     ]
-    return Proofs(survey(facts.run.campaign.html), mails, failures, checks.measure_size(mails))
+    unknown = content.unknown(facts.frozen, facts.fields)
+    return Proofs(survey(facts.run.campaign.html), mails, failures, unknown, checks.measure_size(mails))
 
 
 def _judge_launch(facts: Facts, account: Account, seconds: float, limits: Limits) -> list[Check]:
-    """What concerns the send. A refusal takes the place of the check that it belongs to."""
+    """What concerns the send."""
     run, campaign = facts.run, facts.run.campaign
     asked = {one.field.removeprefix(CUSTOM) for one in campaign.audience.conditions if one.is_custom}
     starts_at = campaign.scheduled_at if campaign.status is not Status.FAILED else None
@@ -169,18 +183,18 @@ def _judge_launch(facts: Facts, account: Account, seconds: float, limits: Limits
         checks.judge_postal_address(account.postal_address),
         checks.judge_wallet(run),
         checks.judge_schedule(starts_at, facts.now),
+        checks.judge_reputation(facts.reputation),
         checks.judge_sending(seconds, limits),
     ]
 
 
-def _judge_mail(facts: Facts, frozen: content.Frozen, proofs: Proofs, settings: Settings) -> list[Check]:
+def _judge_mail(facts: Facts, proofs: Proofs, settings: Settings) -> list[Check]:
     """What concerns the mail."""
     mails, campaign = proofs.mails, facts.run.campaign
     known = facts.fields | content.BUILT_IN_VARIABLES
-    unknown = content.unknown(frozen, facts.fields)
     found = [
         checks.judge_content(proofs.failures, len(proofs.failures) + len(mails)),
-        checks.judge_variables(unknown, facts.gaps, facts.run.reach.recipients, mails, known),
+        checks.judge_variables(proofs.unknown, facts.gaps, facts.run.reach.recipients, mails, known),
         checks.judge_text(campaign, proofs.markup),
         checks.judge_images(proofs.markup),
     ]
@@ -191,6 +205,11 @@ def _judge_mail(facts: Facts, frozen: content.Frozen, proofs: Proofs, settings: 
             checks.judge_unsubscribe(mails, settings.public_url),
         ]
     return found
+
+
+async def _check_alignment(begin: Begin, account: Account, email: str, settings: Settings) -> Check:
+    """What DNS says of the sender, which takes a few seconds where it was not asked lately."""
+    return checks.judge_alignment(await domains.check_sender(begin, account.id, email, settings))
 
 
 async def _check_links(markup: Markup, link_checker: LinkChecker, left_s: float | None) -> Check:

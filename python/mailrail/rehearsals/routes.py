@@ -100,10 +100,10 @@ async def dry_run(request: Request, campaign_id: str) -> HTTPResponse:
     raises=(CampaignNotFound, CampaignStateWrong, AlreadySent),
 )
 async def preflight(request: Request, campaign_id: str) -> HTTPResponse:
-    """GET …/campaigns/:id/preflight: checks a campaign that has not started: its sender, whom it reaches, variables that
-    nobody fills in, links that lead nowhere, its size, what it costs and when it would be through.
+    """GET …/campaigns/:id/preflight: checks a campaign that has not started, and says what to mend before it does.
 
-    Takes up to 12 seconds, most of them for the links: those for which there was no time are told.
+    It looks at the sender and what DNS says of it, at whom it reaches, variables that nobody fills in, links that lead
+    nowhere, the size for real recipients, what it costs and when it would be through. Takes up to 12 seconds, most of them for the links: those for which there was no time are told.
     """
     ctx = request.app.ctx
     visits_links = read_flag(request, "links", default=True)

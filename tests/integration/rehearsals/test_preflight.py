@@ -11,6 +11,8 @@ from tests.support.campaigns import draft, hold_sending
 DIALECTS = ("/api/v1", "/v1/mail")
 CODES = [
     "sender",
+    "alignment",
+    "reputation",
     "audience",
     "content",
     "subject",
