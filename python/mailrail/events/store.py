@@ -120,21 +120,23 @@ async def suppress_addresses(conn: Connection) -> None:
            ), suppressed AS (
              INSERT INTO suppressions AS x (account_id, email_folded, reason)
              SELECT account_id, email_folded, reason FROM hit WHERE email_hash IS NULL
-             -- What refuses campaigns alone becomes what refuses all mail.
-             ON CONFLICT (account_id, email_folded) DO UPDATE SET reason = excluded.reason WHERE x.reason = 'unsubscribe'
+             -- What refuses campaigns alone becomes what refuses all mail; a complaint outweighs a bounce whichever came first.
+             ON CONFLICT (account_id, email_folded) DO UPDATE SET reason = excluded.reason
+               WHERE x.reason = 'unsubscribe' OR (x.reason = 'bounce' AND excluded.reason = 'complaint')
            ), erased AS (
              INSERT INTO suppression_hashes AS x (account_id, email_hash, reason, created_at)
              SELECT account_id, email_hash, reason, now() FROM hit WHERE email_hash IS NOT NULL
-             ON CONFLICT (account_id, email_hash) DO UPDATE SET reason = excluded.reason WHERE x.reason = 'unsubscribe'
+             ON CONFLICT (account_id, email_hash) DO UPDATE SET reason = excluded.reason
+               WHERE x.reason = 'unsubscribe' OR (x.reason = 'bounce' AND excluded.reason = 'complaint')
            ), complained AS (
              INSERT INTO consents (account_id, contact_id, status, source, at)
              SELECT c.account_id, c.id, 'unsubscribed', 'complaint', now() FROM hit
              JOIN contacts c ON c.account_id = hit.account_id AND c.email_folded = hit.email_folded
-             WHERE hit.kind = $2 AND c.status IN ('subscribed', 'pending')
+             WHERE hit.kind = $2 AND c.status IN ('subscribed', 'pending', 'bounced')
            )
            UPDATE contacts c SET status = CASE hit.kind WHEN $1 THEN 'bounced' ELSE 'complained' END, updated_at = now()
            FROM hit WHERE c.account_id = hit.account_id AND c.email_folded = hit.email_folded
-             AND c.status IN ('subscribed', 'pending')""",
+             AND (c.status IN ('subscribed', 'pending') OR c.status = 'bounced' AND hit.kind = $2)""",
         int(EventKind.BOUNCE_PERMANENT),
         int(EventKind.COMPLAINT),
     )
