@@ -146,24 +146,26 @@ async def suppress_addresses(conn: Connection) -> None:
            ), suppressed AS (
              INSERT INTO suppressions AS x (account_id, email_folded, reason, stream_id, seq, detail)
              SELECT account_id, email_folded, reason, stream_id, seq, detail FROM hit WHERE email_hash IS NULL
-             -- What refuses campaigns alone becomes what refuses all mail.
+             -- What refuses campaigns alone becomes what refuses all mail, and the weightier reason stays whichever came first.
              ON CONFLICT (account_id, email_folded) DO UPDATE SET reason = excluded.reason, stream_id = excluded.stream_id,
-               seq = excluded.seq, detail = excluded.detail WHERE x.reason = 'unsubscribe'
+                 seq = excluded.seq, detail = excluded.detail
+               WHERE x.reason IN ('unsubscribe', 'soft_bounces') OR (x.reason = 'bounce' AND excluded.reason = 'complaint')
            ), settled AS (
              DELETE FROM soft_bounces b USING hit WHERE b.account_id = hit.account_id AND b.email_folded = hit.email_folded
            ), erased AS (
              INSERT INTO suppression_hashes AS x (account_id, email_hash, reason, created_at)
              SELECT account_id, email_hash, reason, now() FROM hit WHERE email_hash IS NOT NULL
-             ON CONFLICT (account_id, email_hash) DO UPDATE SET reason = excluded.reason WHERE x.reason = 'unsubscribe'
+             ON CONFLICT (account_id, email_hash) DO UPDATE SET reason = excluded.reason
+               WHERE x.reason IN ('unsubscribe', 'soft_bounces') OR (x.reason = 'bounce' AND excluded.reason = 'complaint')
            ), complained AS (
              INSERT INTO consents (account_id, contact_id, status, source, at)
              SELECT c.account_id, c.id, 'unsubscribed', 'complaint', now() FROM hit
              JOIN contacts c ON c.account_id = hit.account_id AND c.email_folded = hit.email_folded
-             WHERE hit.kind = $2 AND c.status IN ('subscribed', 'pending')
+             WHERE hit.kind = $2 AND c.status IN ('subscribed', 'pending', 'bounced')
            )
            UPDATE contacts c SET status = CASE hit.kind WHEN $1 THEN 'bounced' ELSE 'complained' END, updated_at = now()
            FROM hit WHERE c.account_id = hit.account_id AND c.email_folded = hit.email_folded
-             AND c.status IN ('subscribed', 'pending')""",
+             AND (c.status IN ('subscribed', 'pending') OR c.status = 'bounced' AND hit.kind = $2)""",
         int(EventKind.BOUNCE_PERMANENT),
         int(EventKind.COMPLAINT),
         _NO_COMPLAINT,
