@@ -11,8 +11,10 @@ from mailrail.campaigns.answers import (
     CostAnswer,
     ProgressAnswer,
     SenderAnswer,
+    WireAnswer,
     cost,
     estimated_micros,
+    shown_delivery,
     written_audience,
 )
 from mailrail.campaigns.form import read_launch
@@ -73,6 +75,7 @@ _Sending = TypedDict(
         "replyTo": list[str],
         "audience": AudienceAnswer,
         "content": ContentAnswer,
+        "delivery": WireAnswer | None,
         "reason": str | None,
         "sentAt": str | None,
         "submittedAt": str | None,
@@ -231,6 +234,7 @@ def _shown_sending(campaign: Campaign, ids: Ids) -> _Sending:
         "replyTo": campaign.reply_to,
         "audience": written_audience(campaign.audience, ids),
         "content": {"html": campaign.html, "text": campaign.text},
+        "delivery": shown_delivery(campaign),
         "reason": campaign.reason,
         "sentAt": shown_time_or_none(campaign.sent_at),
         "submittedAt": shown_time_or_none(campaign.submitted_at),
