@@ -6,7 +6,6 @@ Ten checks in order. What cannot be asked safely, and what was not seen, stays u
 
 import asyncio
 import contextlib
-import logging
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -14,14 +13,12 @@ from datetime import UTC, datetime
 from mailrail._core import Codec
 from mailrail.aws import probe_checks
 from mailrail.aws.probe_mail import Post, ProbeFailed
-from mailrail.config import Settings
+from mailrail.config import Settings, require_database
 from mailrail.db.pool import DATABASE_ERRORS, Pool, connect, open_pool
 from mailrail.domains import store as domains
 from mailrail.ses import store
 from mailrail.ses.answers import QUESTIONS, Answer, Verdict
 from mailrail.ses.limiter import Limiter, name_of
-
-log = logging.getLogger(__name__)
 
 # The limiter is told its figures within this time, or not at all.
 FIGURES_S = 10.0
@@ -34,6 +31,7 @@ NO_SENDER = "no domain of this installation is verified, so nobody could be the 
 
 async def run(settings: Settings) -> int:
     """Prints each answer as it comes; status 1 where nothing could be asked at all."""
+    require_database(settings, "worker_database_url")
     print(COST, flush=True)
     asked = 0
     async for answer in ask(settings):
@@ -42,6 +40,17 @@ async def run(settings: Settings) -> int:
     if not asked:
         print("probe  found out nothing; `mailrail doctor --aws` says what is missing", file=sys.stderr)
     return 0 if asked else 1
+
+
+async def show(settings: Settings) -> int:
+    """Prints what earlier probes found out; nothing is wrong with any of it."""
+    require_database(settings, "worker_database_url")
+    answers = await stored(settings)
+    for answer in answers:
+        print(line(answer))
+    if not answers:
+        print("probe  this account was never asked; `mailrail doctor --aws --probe` asks it by a few mails")
+    return 0
 
 
 async def ask(settings: Settings, patience: probe_checks.Patience = probe_checks.PATIENCE) -> AsyncIterator[Answer]:
