@@ -291,10 +291,11 @@ def doctor(arguments: argparse.Namespace) -> int:
 
     environment = attach(os.environ)
     status = asyncio.run(examine(environment, aws=arguments.aws or arguments.probe))
-    if arguments.probe:
+    if arguments.aws or arguments.probe:
         from mailrail.aws import probe
 
-        status = max(status, asyncio.run(probe.run(load(environment, "doctor"))))
+        told = probe.run if arguments.probe else probe.show
+        status = max(status, asyncio.run(told(load(environment, "doctor"))))
     return status
 
 

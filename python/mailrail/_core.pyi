@@ -172,10 +172,11 @@ class Plan:
     def __new__(cls, frozen: bytes, stream: bytes, codec: Codec) -> Plan:
         """`frozen` is what `freeze` gave. `stream`, JSON: {"stream_id", "account_id", "list_id" | null,
         "from_name" | null, "from_email", "reply_to": [address, …], "configuration_set" | null,
-        "base_url", "mode": "slots" | "simple"}.
+        "base_url", "mode": "slots" | "simple" | "canary"}.
 
         Mode "slots" sends the static body once per call of up to 50 recipients (SendBulkEmail) and
-        falls back by itself where that cannot be; "simple" sends one by one (SendEmail).
+        falls back by itself where that cannot be; "simple" sends one by one (SendEmail); "canary" is
+        slots without the falling back, down to a single recipient: what cannot go so fails.
 
         Raises TemplateError, ConfigError, or CoreError for other JSON.
         """

@@ -246,6 +246,15 @@ class Settings:
         "How campaigns reach SES: slots (SendBulkEmail) or simple (SendEmail).",
         one_of("slots", "simple"),
     )
+    slots_canary: str = setting(
+        "auto",
+        "word",
+        "Whether slots wait for a canary that was delivered: auto (with Amazon SES itself), always or never.",
+        one_of("auto", "always", "never"),
+    )
+    canary_wait_s: float = setting(
+        60.0, "seconds", "How long a canary may take to come back before its campaign stays simple.", between(0.1, 3600)
+    )
     lease_s: float = setting(30.0, "seconds", "How long a worker owns a shard without renewing.", between(1, 3600))
     call_timeout_ms: int = setting(
         10_000, "milliseconds", "How long one call to SES may take; a lease must outlast it.", between(100, 60_000)

@@ -14,6 +14,7 @@ from mailrail.bus.kafka import KafkaBus
 from mailrail.bus.messages import Bus, ShardsReadyV1
 from mailrail.bus.parking import Parking
 from mailrail.bus.postgres import PostgresBus
+from mailrail.campaigns.canary import Canaries
 from mailrail.campaigns.handlers import SendLoop
 from mailrail.campaigns.reputation import judge_and_pause
 from mailrail.campaigns.schedule import run_scheduler
@@ -103,8 +104,11 @@ async def fold(worker: Worker) -> None:
 
 
 async def reconcile(worker: Worker) -> None:
-    """Role `reconcile`: sends without an answer, sent again or given up."""
-    await Reconciler(worker.pool, worker.sender, worker.limiter, worker.codec, worker.settings).run()
+    """Role `reconcile`: sends without an answer, sent again or given up; and the canaries of campaigns, sent and judged."""
+    shared = (worker.pool, worker.sender, worker.limiter, worker.codec, worker.settings)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(Reconciler(*shared).run())
+        tasks.create_task(Canaries(*shared).run())
 
 
 async def sweep(worker: Worker) -> None:

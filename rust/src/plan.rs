@@ -24,6 +24,8 @@ pub enum Mode {
     Slots,
     /// `SendEmail` for each recipient.
     Simple,
+    /// `SendBulkEmail` and nothing else: what cannot travel so fails. For mail that is to find out whether it can.
+    Canary,
 }
 
 /// A stream: one campaign's send, or an account's transactional mail of a day.

@@ -34,6 +34,13 @@ class AudienceAnswer(MembersAnswer, total=False):
     exclude: MembersAnswer
 
 
+class WireAnswer(TypedDict):
+    """How a campaign's mail reaches Amazon SES, `slots` (many in a call) or `simple` (each by itself), and why."""
+
+    mode: str
+    reason: str | None
+
+
 CampaignAnswer = TypedDict(
     "CampaignAnswer",
     {
@@ -53,6 +60,7 @@ CampaignAnswer = TypedDict(
         "estimatedCostMicros": int | None,
         "template": str | None,
         "templateVersion": int | None,
+        "delivery": WireAnswer | None,
         "warnings": list[str],
         "createdAt": str,
         "scheduledAt": str | None,
@@ -299,6 +307,11 @@ def shown_recipient(one: Recipient, stream_id: int, ids: Ids) -> RecipientStateA
     }
 
 
+def shown_delivery(campaign: Campaign) -> WireAnswer | None:
+    """None for a campaign that has not started."""
+    return {"mode": campaign.wire_mode, "reason": campaign.wire_reason} if campaign.wire_mode else None
+
+
 def shown_campaign(
     campaign: Campaign, audience_count: int | None, account: Account, settings: Settings, ids: Ids
 ) -> CampaignAnswer:
@@ -322,6 +335,7 @@ def shown_campaign(
         "estimatedCostMicros": micros,
         "template": ids.encode_optional(Kind.TEMPLATE, campaign.template_id),
         "templateVersion": campaign.template_version,
+        "delivery": shown_delivery(campaign),
         "warnings": campaign.warnings,
         "createdAt": shown_time(campaign.created_at),
         "scheduledAt": shown_time_or_none(campaign.scheduled_at),

@@ -310,6 +310,9 @@ class Campaign:
     completed_at: datetime | None
     template_id: int | None
     template_version: int | None
+    # How its mail reaches SES, and why: delivery.py.
+    wire_mode: str | None
+    wire_reason: str | None
 
     @property
     def copied_from(self) -> tuple[int, int] | None:

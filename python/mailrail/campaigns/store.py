@@ -6,13 +6,14 @@ from typing import Any
 
 from mailrail.bus.messages import ShardsReadyV1
 from mailrail.campaigns.audience import from_columns, to_columns
+from mailrail.campaigns.delivery import Delivery
 from mailrail.campaigns.model import GROUPS, Campaign, CampaignDraft, CampaignNotFound, Progress, Status, Totals
 from mailrail.db.pool import Connection, fetch_one
 from mailrail.emails.model import OPEN_STATES, Outcome, State
 
 _COLUMNS = """id, account_id, name, subject, preheader, from_name, from_email, reply_to, html, text, list_id, tags,
 audience, warnings, status, reason, stream_id, hold_id, audience_count, created_at, scheduled_at, sent_at, submitted_at,
-completed_at, template_id, template_version"""
+completed_at, template_id, template_version, wire_mode, wire_reason"""
 
 
 def _campaign(row: Any) -> Campaign:
@@ -177,19 +178,22 @@ async def ring_shards(conn: Connection, stream_id: int) -> None:
 
 
 async def start_campaign(
-    conn: Connection, campaign: Campaign, stream_id: int, hold_id: int, audience_count: int
+    conn: Connection, campaign: Campaign, stream_id: int, hold_id: int, audience_count: int, delivery: Delivery
 ) -> Campaign:
     """draft → queued; the other statuses that `decide` lets start likewise."""
     row = await fetch_one(
         conn,
         f"""UPDATE campaigns SET status = 'queued', reason = NULL, stream_id = $3, hold_id = $4, audience_count = $5,
-              sent_at = now()
+              sent_at = now(), wire_mode = $6, wire_reason = $7, awaits_canary = $8
             WHERE id = $1 AND account_id = $2 RETURNING {_COLUMNS}""",
         campaign.id,
         campaign.account_id,
         stream_id,
         hold_id,
         audience_count,
+        delivery.mode,
+        delivery.reason,
+        delivery.awaits_canary,
     )
     return _campaign(row)
 

@@ -177,6 +177,12 @@ async def any_verified(conn: Connection, account_id: int, domains: Sequence[str]
     return found
 
 
+async def any_verified_domain(conn: Connection) -> str | None:
+    """A domain of the installation from which SES sends, whoever's it is; for the workers' role."""
+    domain: str | None = await conn.fetchval("SELECT domain FROM domains WHERE status = 'verified' ORDER BY id LIMIT 1")
+    return domain
+
+
 async def first_verified(conn: Connection, account_id: int) -> str | None:
     """The account's oldest verified domain."""
     domain: str | None = await conn.fetchval(

@@ -14,6 +14,14 @@ from mailrail.reputation.model import Tally
 # One row a process and this long at most is written about events that came.
 HEARD_EVERY_S = 5.0
 
+# What SES tells of a mail that did not reach its mailbox.
+UNDELIVERED = (
+    EventKind.BOUNCE_PERMANENT,
+    EventKind.BOUNCE_TRANSIENT,
+    EventKind.REJECT,
+    EventKind.RENDERING_FAILURE,
+)
+
 
 async def insert_notifications(conn: Connection, notifications: Sequence[Notification]) -> int:
     """Stores raw notifications and queues the new ones; returns how many were new. A repeat within a day is dropped
@@ -123,12 +131,41 @@ async def insert_events(conn: Connection) -> list[Tally]:
 
 
 async def note_canaries(conn: Connection) -> None:
-    """Canaries that came back: the way from SES to here is open."""
-    await conn.execute(
-        """UPDATE canaries c SET seen_at = clock_timestamp() FROM incoming i
-           WHERE i.stream_id = $1 AND c.id = i.seq AND c.seen_at IS NULL""",
+    """Canaries that came back: the way from SES to here is open. Of each is kept whether it was delivered, what hindered that,
+    and the event itself, which shows the headers.
+    """
+    delivered = await conn.fetch(
+        """UPDATE canaries c SET seen_at = coalesce(c.seen_at, clock_timestamp()), failure = coalesce(c.failure, heard.failure),
+             delivered_at = coalesce(c.delivered_at, CASE WHEN heard.notification_id IS NOT NULL THEN clock_timestamp() END)
+           FROM (SELECT seq, max(notification_id) FILTER (WHERE kind = $2) AS notification_id,
+                   max(coalesce(detail, 'no reason was given')) FILTER (WHERE kind = ANY($3::smallint[])) AS failure
+                 FROM incoming WHERE stream_id = $1 GROUP BY seq) heard
+           WHERE c.id = heard.seq RETURNING c.id, heard.notification_id""",
+        CANARY_STREAM_ID,
+        int(EventKind.DELIVERY),
+        [int(kind) for kind in UNDELIVERED],
+    )
+    for canary in delivered:
+        if canary["notification_id"] is not None:
+            await conn.execute(
+                """UPDATE canaries SET event = (SELECT n.body FROM taken t JOIN notifications n USING (day, message_id)
+                                                WHERE n.id = $2) WHERE id = $1""",
+                canary["id"],
+                canary["notification_id"],
+            )
+
+
+async def count_rendering_failures(conn: Connection) -> dict[int, int]:
+    """How many mails of each stream SES could not render, as the staged events tell, less those that it has told before."""
+    rows = await conn.fetch(
+        """SELECT i.stream_id, count(DISTINCT i.seq)::integer AS failures FROM incoming i
+           WHERE i.kind = $1 AND i.stream_id <> $2
+             AND NOT EXISTS (SELECT FROM events e WHERE e.stream_id = i.stream_id AND e.seq = i.seq AND e.kind = i.kind)
+           GROUP BY i.stream_id ORDER BY i.stream_id""",
+        int(EventKind.RENDERING_FAILURE),
         CANARY_STREAM_ID,
     )
+    return {row["stream_id"]: row["failures"] for row in rows}
 
 
 async def suppress_addresses(conn: Connection) -> None:

@@ -75,7 +75,9 @@ def endpoint(settings: Settings, service: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def client(settings: Settings, service: str, read_timeout_s: float = READ_TIMEOUT_S) -> Any:
+def client(
+    settings: Settings, service: str, read_timeout_s: float = READ_TIMEOUT_S, attempts_max: int = ATTEMPTS_MAX
+) -> Any:
     """A client of `service`, one of NAMES. It takes some 100 ms to make and may be shared between threads."""
     return session(settings).client(
         service,
@@ -85,7 +87,7 @@ def client(settings: Settings, service: str, read_timeout_s: float = READ_TIMEOU
         config=Config(
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=read_timeout_s,
-            retries={"total_max_attempts": ATTEMPTS_MAX, "mode": "standard"},
+            retries={"total_max_attempts": attempts_max, "mode": "standard"},
             # An endpoint of our own is reached directly, whatever proxy the environment names.
             proxies=None if sends_to_aws(settings) else {},
         ),
