@@ -10,9 +10,11 @@ from mailrail.campaigns.answers import (
     CostAnswer,
     ProgressAnswer,
     SenderAnswer,
+    TrackingAnswer,
     cost,
     estimated_micros,
     shown_progress,
+    shown_tracking,
     written_audience,
 )
 from mailrail.campaigns.form import read_launch
@@ -72,6 +74,7 @@ _Sending = TypedDict(
         "from": SenderAnswer | None,
         "replyTo": list[str],
         "audience": AudienceAnswer,
+        "tracking": TrackingAnswer,
         "content": ContentAnswer,
         "reason": str | None,
         "sentAt": str | None,
@@ -230,6 +233,7 @@ def _shown_sending(campaign: Campaign, ids: Ids) -> _Sending:
         "from": None if campaign.from_email is None else {"name": campaign.from_name, "email": campaign.from_email},
         "replyTo": campaign.reply_to,
         "audience": written_audience(campaign.audience, ids),
+        "tracking": shown_tracking(campaign.tracking),
         "content": {"html": campaign.html, "text": campaign.text},
         "reason": campaign.reason,
         "sentAt": shown_time_or_none(campaign.sent_at),
