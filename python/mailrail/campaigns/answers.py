@@ -2,7 +2,7 @@
 
 from typing import Any, TypedDict
 
-from mailrail.accounts.model import Account
+from mailrail.accounts.model import Account, Tracking
 from mailrail.campaigns import form
 from mailrail.campaigns.links import Link
 from mailrail.campaigns.model import Audience, Campaign, Launch, Progress
@@ -18,6 +18,13 @@ class SenderAnswer(TypedDict):
 
     name: str | None
     email: str
+
+
+class TrackingAnswer(TypedDict):
+    """What may be known of a mail: that it was opened, and which links were followed."""
+
+    opens: bool
+    clicks: bool
 
 
 class MembersAnswer(TypedDict, total=False):
@@ -55,6 +62,7 @@ CampaignAnswer = TypedDict(
         "listId": str | None,
         "tags": list[str],
         "audience": AudienceAnswer,
+        "tracking": TrackingAnswer,
         "audienceCount": int | None,
         "estimatedCost": float | None,
         "estimatedCostMicros": int | None,
@@ -225,6 +233,11 @@ def written_audience(audience: Audience, ids: Ids) -> AudienceAnswer:
     return written
 
 
+def shown_tracking(tracking: Tracking) -> TrackingAnswer:
+    """As requests write it."""
+    return {"opens": tracking.opens, "clicks": tracking.clicks}
+
+
 def estimated_micros(account: Account, settings: Settings, audience_count: int) -> int:
     """What sending to so many would cost; micro-dollars."""
     return audience_count * account.price_micros if settings.billing else 0
@@ -330,6 +343,7 @@ def shown_campaign(
         "listId": ids.encode(Kind.LIST, lists[0]) if len(lists) == 1 else None,
         "tags": campaign.audience.tags,
         "audience": written_audience(campaign.audience, ids),
+        "tracking": shown_tracking(campaign.tracking),
         "audienceCount": audience_count,
         "estimatedCost": None if micros is None else shown_usd(micros),
         "estimatedCostMicros": micros,

@@ -1,13 +1,12 @@
 """What a campaign says: its templates frozen for a send, tried out, and rendered for one contact."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import orjson
 
 from mailrail import _core
-from mailrail.accounts.model import Account
+from mailrail.accounts.model import TRACKED, UNTRACKED, Account, Tracking
 from mailrail.campaigns.model import Campaign, CampaignDraft, Rendered
 from mailrail.config import Settings
 from mailrail.templates.model import TemplateInvalid
@@ -20,16 +19,22 @@ BUILT_IN_VARIABLES = frozenset(("firstName", "lastName", "name", "email", "unsub
 Frozen: TypeAlias = dict[str, Any]
 
 
-def freeze(message: CampaignDraft | Campaign, account: Account, settings: Settings) -> Frozen:
-    """The content as it is sent; links and opens are tracked as the account has it. Raises TemplateInvalid."""
+def freeze(
+    message: CampaignDraft | Campaign, account: Account, settings: Settings, allowed: Tracking = TRACKED
+) -> Frozen:
+    """The content as it is sent; opens and links are tracked where account, campaign and `allowed` all have it so.
+
+    Raises TemplateInvalid.
+    """
+    tracking = account.tracking & message.tracking & allowed
     source = {
         "subject": message.subject,
         "html": message.html,
         "text": message.text,
         "preheader": message.preheader,
         "base_url": settings.public_url,
-        "track_opens": account.track_opens,
-        "track_clicks": account.track_clicks,
+        "track_opens": tracking.opens,
+        "track_clicks": tracking.clicks,
         "postal_address": account.postal_address,
     }
     try:
@@ -41,7 +46,7 @@ def freeze(message: CampaignDraft | Campaign, account: Account, settings: Settin
 
 def freeze_untracked(message: CampaignDraft | Campaign, account: Account, settings: Settings) -> Frozen:
     """The same for a look at it, which is no event: links stay as they were written. Raises TemplateInvalid."""
-    return freeze(message, replace(account, track_opens=False, track_clicks=False), settings)
+    return freeze(message, account, settings, UNTRACKED)
 
 
 def unknown(frozen: Frozen, known: Collection[str]) -> list[str]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from typing import Any
 
+from mailrail.accounts.model import TRACKED, Tracking
 from mailrail.emails.model import OPEN_STATES, State
 from mailrail.errors import MailrailError
 from mailrail.templates.model import Ref
@@ -277,6 +278,7 @@ class CampaignDraft:
     from_email: str | None = None
     reply_to: list[str] = field(default_factory=list)
     audience: Audience = field(default_factory=Audience)
+    tracking: Tracking = TRACKED
     scheduled_at: datetime | None = None
     template: Ref | None = None
     copied_from: tuple[int, int] | None = None
@@ -297,6 +299,7 @@ class Campaign:
     html: str
     text: str | None
     audience: Audience
+    tracking: Tracking
     warnings: list[str]
     status: Status
     reason: str | None

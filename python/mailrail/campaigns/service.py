@@ -185,7 +185,7 @@ async def start(conn: Connection, account: Account, campaign: Campaign, settings
     recipients = await audience.freeze(conn, account.id, stream_id, campaign.audience)
     if recipients == 0:
         raise EmptyAudience
-    frozen = content.freeze(campaign, account, settings)
+    frozen = content.freeze(campaign, account, settings, await domains.tracking_of(conn, account.id, sender[1]))
     lists = campaign.audience.lists
     identity = content.identity(
         account,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from mailrail.accounts.model import Tracking
 from mailrail.bus.messages import ShardsReadyV1
 from mailrail.campaigns.audience import from_columns, to_columns
 from mailrail.campaigns.delivery import Delivery
@@ -13,13 +14,14 @@ from mailrail.emails.model import OPEN_STATES, Outcome, State
 
 _COLUMNS = """id, account_id, name, subject, preheader, from_name, from_email, reply_to, html, text, list_id, tags,
 audience, warnings, status, reason, stream_id, hold_id, audience_count, created_at, scheduled_at, sent_at, submitted_at,
-completed_at, template_id, template_version, wire_mode, wire_reason"""
+completed_at, template_id, template_version, track_opens, track_clicks, wire_mode, wire_reason"""
 
 
 def _campaign(row: Any) -> Campaign:
     values = dict(row)
     audience = from_columns(values.pop("list_id"), values.pop("tags"), values.pop("audience"))
-    return Campaign(**{**values, "audience": audience, "status": Status(row["status"])})
+    tracking = Tracking(values.pop("track_opens"), values.pop("track_clicks"))
+    return Campaign(**{**values, "audience": audience, "tracking": tracking, "status": Status(row["status"])})
 
 
 async def insert_campaign(conn: Connection, account_id: int, draft: CampaignDraft, warnings: list[str]) -> Campaign:
@@ -27,8 +29,9 @@ async def insert_campaign(conn: Connection, account_id: int, draft: CampaignDraf
     row = await fetch_one(
         conn,
         f"""INSERT INTO campaigns (account_id, name, subject, preheader, from_name, from_email, reply_to, html, text,
-              warnings, scheduled_at, template_id, template_version, list_id, tags, audience)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) RETURNING {_COLUMNS}""",
+              warnings, scheduled_at, template_id, template_version, list_id, tags, audience,
+              track_opens, track_clicks)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) RETURNING {_COLUMNS}""",
         account_id,
         *_values(draft, warnings),
     )
@@ -41,7 +44,7 @@ async def update_campaign(conn: Connection, campaign: Campaign, draft: CampaignD
         conn,
         f"""UPDATE campaigns SET name = $3, subject = $4, preheader = $5, from_name = $6, from_email = $7, reply_to = $8,
               html = $9, text = $10, warnings = $11, scheduled_at = $12, template_id = $13, template_version = $14, list_id = $15,
-              tags = $16, audience = $17
+              tags = $16, audience = $17, track_opens = $18, track_clicks = $19
             WHERE id = $1 AND account_id = $2 RETURNING {_COLUMNS}""",
         campaign.id,
         campaign.account_id,
@@ -70,6 +73,8 @@ def _values(draft: CampaignDraft, warnings: list[str]) -> tuple[Any, ...]:
         draft.scheduled_at,
         *(draft.copied_from or (None, None)),
         *to_columns(draft.audience),
+        draft.tracking.opens,
+        draft.tracking.clicks,
     )
 
 

@@ -43,6 +43,7 @@ def read_contact(fields: Fields, ids: Ids) -> tuple[ContactDraft, int | None]:
         fields.texts("tags", TAGS_MAX, TAG_MAX_CHARS),
         read_custom_fields(fields),
         read_consent(fields),
+        fields.boolean("tracking"),
     )
     return draft, read_list_id(fields, ids)
 
@@ -59,6 +60,7 @@ def read_changes(fields: Fields) -> ContactChanges:
         fields.texts("tags", TAGS_MAX, TAG_MAX_CHARS),
         read_custom_fields(fields),
         read_consent(fields),
+        fields.boolean("tracking"),
     )
 
 

@@ -82,6 +82,7 @@ class ContactDraft:
     tags: list[str] | None = None
     custom_fields: dict[str, Any] | None = None
     consent: Consent = NOTHING_SAID
+    tracking: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +96,12 @@ class ContactChanges:
     tags: list[str] | None = None
     custom_fields: dict[str, Any] | None = None
     consent: Consent = NOTHING_SAID
+    tracking: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """A contact as stored."""
+    """A contact as stored. `tracking` is whether it may be known what the person opens and follows."""
 
     id: int
     account_id: int
@@ -112,6 +114,7 @@ class Contact:
     custom_fields: dict[str, Any]
     created_at: datetime
     updated_at: datetime
+    tracking: bool = True
 
     @property
     def names(self) -> Names:

@@ -46,6 +46,7 @@ class ContactAnswer(TypedDict):
     status: str
     tags: list[str]
     customFields: dict[str, Any]
+    tracking: bool
     createdAt: str
     updatedAt: str
 
@@ -377,6 +378,7 @@ def shown_contact(contact: Contact, ids: Ids) -> ContactAnswer:
         "status": contact.status,
         "tags": contact.tags,
         "customFields": contact.custom_fields,
+        "tracking": contact.tracking,
         "createdAt": shown_time(contact.created_at),
         "updatedAt": shown_time(contact.updated_at),
     }

@@ -74,6 +74,7 @@ async def save(
             tags=draft.tags,
             custom_fields=draft.custom_fields,
             consent=draft.consent,
+            tracking=draft.tracking,
         )
         known = await _change(conn, known, changes)
     if rule is None:

@@ -25,7 +25,8 @@ from mailrail.contacts.model import (
 )
 from mailrail.db.pool import Connection
 
-_COLUMNS = "id, account_id, email, name, first_name, last_name, status, tags, custom_fields, created_at, updated_at"
+_COLUMNS = """id, account_id, email, name, first_name, last_name, status, tags, custom_fields, created_at, updated_at,
+tracking"""
 # As what a new contact, or one with a new address, has to be taken.
 _AS_SUPPRESSED = """(SELECT CASE x.reason WHEN 'bounce' THEN 'bounced' WHEN 'soft_bounces' THEN 'bounced' WHEN 'complaint' THEN 'complained'
   WHEN 'unsubscribe' THEN 'unsubscribed' END FROM suppressions x WHERE x.account_id = {account} AND x.email_folded = lower({email}))"""
@@ -80,8 +81,8 @@ async def insert_contact(
     """None where the account has a contact with this address. What suppresses the address says more than `status`."""
     suppressed = _AS_SUPPRESSED.format(account="$1", email="$2")
     row = await conn.fetchrow(
-        f"""INSERT INTO contacts (account_id, email, name, first_name, last_name, status, tags, custom_fields)
-            VALUES ($1, $2, $3, $4, $5, coalesce({suppressed}, $6), $7, $8) ON CONFLICT (account_id, email_folded) DO NOTHING
+        f"""INSERT INTO contacts (account_id, email, name, first_name, last_name, status, tags, custom_fields, tracking)
+            VALUES ($1, $2, $3, $4, $5, coalesce({suppressed}, $6), $7, $8, $9) ON CONFLICT (account_id, email_folded) DO NOTHING
             RETURNING {_COLUMNS}""",
         account_id,
         draft.email,
@@ -91,6 +92,7 @@ async def insert_contact(
         status,
         draft.tags or [],
         draft.custom_fields or {},
+        draft.tracking is not False,
     )
     return None if row is None else _contact(row)
 
@@ -131,7 +133,7 @@ async def update_contact(conn: Connection, contact: Contact, names: Names, chang
                       status = CASE WHEN $6::text IS NOT NULL THEN $6 WHEN email_folded = coalesce(lower($9), email_folded) THEN status
                         ELSE coalesce({suppressed}, CASE status WHEN 'bounced' THEN 'subscribed' ELSE status END) END,
                       tags = coalesce($7::text[], tags), custom_fields = custom_fields || $8,
-                      email = coalesce($9::text, email), updated_at = now()
+                      email = coalesce($9::text, email), tracking = coalesce($10, tracking), updated_at = now()
                     WHERE id = $1 AND account_id = $2 RETURNING {_COLUMNS}""",
                 contact.id,
                 contact.account_id,
@@ -142,6 +144,7 @@ async def update_contact(conn: Connection, contact: Contact, names: Names, chang
                 changes.tags,
                 changes.custom_fields or {},
                 changes.email,
+                changes.tracking,
             )
     except asyncpg.UniqueViolationError:
         assert changes.email is not None, "only a new address can be another's"

@@ -1,7 +1,7 @@
 """What the API reads of sending domains."""
 
 from mailrail.addresses import parse_domain
-from mailrail.domains.model import DOMAIN_MAX_CHARS, default_mail_from
+from mailrail.domains.model import DOMAIN_MAX_CHARS, DomainChange, default_mail_from
 from mailrail.web.fields import Fields
 
 
@@ -18,12 +18,14 @@ def read_mail_from(fields: Fields) -> str | None:
     return None if name is None else fields.parsed("mailFrom", parse_domain, name)
 
 
-def read_domain_change(fields: Fields) -> str | None:
-    """`mailFrom`, which must be there; null is Amazon's."""
-    mail_from = read_mail_from(fields)
-    if not fields.is_null("mailFrom") and not fields.has("mailFrom"):
-        fields.error("mailFrom", "field_missing", "mailFrom is required; null leaves it to Amazon.")
-    return mail_from
+def read_domain_change(fields: Fields) -> DomainChange:
+    """`mailFrom`, which null leaves to Amazon, `openTracking` and `clickTracking`."""
+    return DomainChange(
+        mail_from=read_mail_from(fields),
+        has_mail_from=fields.is_null("mailFrom") or fields.has("mailFrom"),
+        track_opens=fields.boolean("openTracking"),
+        track_clicks=fields.boolean("clickTracking"),
+    )
 
 
 def read_domain(fields: Fields) -> str:

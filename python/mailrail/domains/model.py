@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from mailrail.accounts.model import Tracking
 from mailrail.errors import MailrailError
 from mailrail.ids import Kind
 from mailrail.ses.control import Identity
@@ -32,6 +33,23 @@ class Domain:
     watched_since: datetime
     checked_at: datetime | None
     report: "Report | None"
+    track_opens: bool = True
+    track_clicks: bool = True
+
+    @property
+    def tracking(self) -> Tracking:
+        """What may be known of mail from the domain."""
+        return Tracking(self.track_opens, self.track_clicks)
+
+
+@dataclass(frozen=True, slots=True)
+class DomainChange:
+    """What of a domain is to change. `mail_from` counts where `has_mail_from` says so, for None is Amazon's."""
+
+    has_mail_from: bool
+    mail_from: str | None
+    track_opens: bool | None
+    track_clicks: bool | None
 
 
 class Purpose(StrEnum):

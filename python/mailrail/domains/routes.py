@@ -32,11 +32,13 @@ from mailrail.web.values import shown_time, shown_time_or_none
 
 
 class DomainAnswer(TypedDict):
-    """A sending domain; `status` is pending, verified or failed."""
+    """A sending domain; `status` is pending, verified or failed. The two switches are for what may be known of its mail."""
 
     id: str
     domain: str
     status: str
+    openTracking: bool
+    clickTracking: bool
     createdAt: str
     verifiedAt: str | None
 
@@ -128,13 +130,15 @@ async def verify(request: Request, domain_id: str) -> HTTPResponse:
     raises=(DomainNotFound, DomainNotProven, MailFromInvalid, ControlError),
 )
 async def change(request: Request, domain_id: str) -> HTTPResponse:
-    """PATCH …/domains/:id: changes whose name stands in MAIL FROM; null is Amazon's."""
+    """PATCH …/domains/:id: changes whose name stands in MAIL FROM (null is Amazon's), and whether opens and clicks of mail from
+    the domain may be known. What was sent before stays as it is.
+    """
     ctx = request.app.ctx
     row_id = ctx.ids.find(Kind.DOMAIN, domain_id)
     fields = Fields(read_object(request))
-    mail_from = read_domain_change(fields)
+    changes = read_domain_change(fields)
     fields.finish()
-    changed = await service.change(request.transaction, request.ctx.account.id, row_id, mail_from, ctx.settings)
+    changed = await service.change(request.transaction, request.ctx.account.id, row_id, changes, ctx.settings)
     return answer(_shown_checked(changed, ctx.ids))
 
 
@@ -165,6 +169,8 @@ def _shown(domain: Domain, ids: Ids) -> DomainAnswer:
         "id": ids.encode(Kind.DOMAIN, domain.id),
         "domain": domain.domain,
         "status": domain.status,
+        "openTracking": domain.track_opens,
+        "clickTracking": domain.track_clicks,
         "createdAt": shown_time(domain.created_at),
         "verifiedAt": shown_time_or_none(domain.verified_at),
     }

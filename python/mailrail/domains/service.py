@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from mailrail.accounts import service as accounts
-from mailrail.accounts.model import Account
+from mailrail.accounts.model import Account, Tracking
 from mailrail.addresses import domain_of
 from mailrail.config import Settings
 from mailrail.db.pool import Begin, Connection
@@ -19,6 +19,7 @@ from mailrail.domains.inspection import findings, inspect
 from mailrail.domains.model import (
     MAIL_FROM_LABEL,
     Domain,
+    DomainChange,
     DomainExists,
     DomainNotProven,
     DomainStatus,
@@ -71,17 +72,30 @@ async def watch(begin: Begin, domain: Domain, settings: Settings) -> Domain:
     return await _check(begin, domain, settings, open_dns(settings), is_asked=False)
 
 
-async def change(begin: Begin, account_id: int, domain_id: int, mail_from: str | None, settings: Settings) -> Domain:
-    """Another MAIL FROM; None is Amazon's. Raises DomainNotFound, DomainNotProven, MailFromInvalid, ControlError."""
+async def change(begin: Begin, account_id: int, domain_id: int, changes: DomainChange, settings: Settings) -> Domain:
+    """Another MAIL FROM, and what may be known of mail from the domain: campaigns and mails go by it that are sent from now on.
+
+    Raises DomainNotFound, DomainNotProven, MailFromInvalid, ControlError.
+    """
     async with begin() as conn:
-        domain = await store.read_domain(conn, account_id, domain_id)
+        domain = await store.set_tracking(conn, account_id, domain_id, changes.track_opens, changes.track_clicks)
+    return await _change_mail_from(begin, domain, changes.mail_from, settings) if changes.has_mail_from else domain
+
+
+async def tracking_of(conn: Connection, account_id: int, email: str) -> Tracking:
+    """What may be known of mail from this address: the domain decides that signs for it."""
+    domain = await store.read_covering(conn, account_id, covering_domains(domain_of(email)))
+    return Tracking() if domain is None else domain.tracking
+
+
+async def _change_mail_from(begin: Begin, domain: Domain, mail_from: str | None, settings: Settings) -> Domain:
     require_below(mail_from, domain.domain)
     if not may_configure(domain):
         raise DomainNotProven
     await _find_or_create_identity(settings, domain.domain)
     await control.set_mail_from(settings, domain.domain, mail_from)
     async with begin() as conn:
-        changed = await store.set_mail_from(conn, account_id, domain_id, mail_from)
+        changed = await store.set_mail_from(conn, domain.account_id, domain.id, mail_from)
     return await _check(begin, changed, settings, open_dns(settings), is_asked=True)
 
 

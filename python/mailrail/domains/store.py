@@ -9,7 +9,8 @@ from mailrail.db.pool import Connection
 from mailrail.domains.model import Domain, DomainNotFound, DomainStatus, Report
 
 _COLUMNS = (
-    "id, account_id, domain, status, created_at, verified_at, mail_from, needs_proof, watched_since, checked_at, report"
+    "id, account_id, domain, status, created_at, verified_at, mail_from, needs_proof, watched_since, checked_at, report,"
+    " track_opens, track_clicks"
 )
 
 
@@ -97,6 +98,22 @@ async def set_mail_from(conn: Connection, account_id: int, domain_id: int, mail_
             domain_id,
             account_id,
             mail_from,
+        )
+    )
+
+
+async def set_tracking(
+    conn: Connection, account_id: int, domain_id: int, opens: bool | None, clicks: bool | None
+) -> Domain:
+    """What may be known of mail from it; None leaves as it is. Raises DomainNotFound."""
+    return _found(
+        await conn.fetchrow(
+            f"""UPDATE domains SET track_opens = coalesce($3, track_opens), track_clicks = coalesce($4, track_clicks)
+                WHERE id = $1 AND account_id = $2 RETURNING {_COLUMNS}""",
+            domain_id,
+            account_id,
+            opens,
+            clicks,
         )
     )
 

@@ -20,14 +20,17 @@ MAILS_LOCK = 0x6D61696C
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What decides about mails before anything is written: whether sending is held, which of the domains are verified and
-    which of the addresses suppressed, why the account may send nothing, and the shard under a lease that holds from now, if
+    """What decides about mails before anything is written: whether sending is held, which of the domains are verified, and what
+    they let be known of their mail, which of the addresses are suppressed or not to be tracked, why the account may send nothing, and the shard under a lease that holds from now, if
     it is still to be had. With `has_erased` some of the addresses may be suppressed that are known by their hash alone.
     """
 
     is_held: bool
     verified_domains: frozenset[str]
     suppressed: frozenset[str]
+    without_opens: frozenset[str]
+    without_clicks: frozenset[str]
+    untracked: frozenset[str]
     has_erased: bool
     stopped_because: str | None
     renewed: LeasedShard | None
@@ -54,6 +57,10 @@ WITH mine AS (
 SELECT (SELECT held_at IS NOT NULL FROM installation) AS is_held,
   ARRAY(SELECT domain FROM domains
         WHERE account_id = $1 AND domain = ANY($2::text[]) AND status = 'verified') AS verified,
+  ARRAY(SELECT domain FROM domains WHERE account_id = $1 AND domain = ANY($2::text[]) AND NOT track_opens) AS without_opens,
+  ARRAY(SELECT domain FROM domains WHERE account_id = $1 AND domain = ANY($2::text[]) AND NOT track_clicks) AS without_clicks,
+  ARRAY(SELECT email_folded FROM contacts
+        WHERE account_id = $1 AND NOT tracking AND email_folded = ANY($3::text[])) AS untracked,
   -- Who unsubscribed refused campaigns alone.
   ARRAY(SELECT email_folded FROM suppressions
         WHERE account_id = $1 AND email_folded = ANY($3::text[]) AND reason <> 'unsubscribe') AS suppressed,
@@ -98,6 +105,9 @@ async def look(
         row["is_held"] is not False,
         frozenset(row["verified"]),
         frozenset(row["suppressed"]),
+        frozenset(row["without_opens"]),
+        frozenset(row["without_clicks"]),
+        frozenset(row["untracked"]),
         row["has_erased"],
         row["stopped_because"],
         renewed,

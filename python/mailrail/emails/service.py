@@ -130,7 +130,10 @@ def filled(draft: MailDraft, found: Mapping[Ref, Version]) -> MailDraft:
 
 
 def prepare(draft: MailDraft, sender: Mailbox, account: Account, settings: Settings) -> Mail:
-    """Renders and checks the mail, so that nothing but SES can refuse it. Raises MailInvalid, ScheduleTooFar."""
+    """Renders and checks the mail, so that nothing but SES can refuse it. It is tracked where account and draft have it so; what
+    its domain and its readers say of that is known only once it is taken. Raises MailInvalid, ScheduleTooFar.
+    """
+    tracking = account.tracking & draft.tracking
     scheduled_at = draft.scheduled_at
     if scheduled_at is not None and scheduled_at > datetime.now(UTC) + SCHEDULE_MAX:
         raise ScheduleTooFar
@@ -148,8 +151,8 @@ def prepare(draft: MailDraft, sender: Mailbox, account: Account, settings: Setti
         "attachments": draft.attachments,
         "variables": draft.variables or {},
         "render": draft.variables is not None,
-        "track_opens": account.track_opens,
-        "track_clicks": account.track_clicks,
+        "track_opens": tracking.opens,
+        "track_clicks": tracking.clicks,
         "base_url": settings.public_url,
         "postal_address": account.postal_address,
     }
@@ -169,6 +172,8 @@ def prepare(draft: MailDraft, sender: Mailbox, account: Account, settings: Setti
         tags=[f"{name}={value}" for name, value in draft.tags.items()],
         # What is due is sent at once.
         scheduled_at=scheduled_at if scheduled_at is not None and scheduled_at > datetime.now(UTC) else None,
+        tracking=tracking,
+        remade=lambda kept: prepare(replace(draft, tracking=kept), sender, account, settings),
     )
 
 

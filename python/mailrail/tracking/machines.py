@@ -36,9 +36,10 @@ _AHEAD = ("prefetch", "preview", "prerender")
 
 def machine_of(kind: EventKind, headers: Mapping[str, str]) -> str | None:
     """How the request shows that no person made it: `announced`, `privacy`, `scanner` or `program`; None where it does not."""
-    for name in _ANNOUNCING:
-        if (headers.get(name) or "").lower().startswith(_AHEAD):
-            return "announced"
+    if not headers.keys().isdisjoint(_ANNOUNCING) and any(
+        (headers.get(name) or "").lower().startswith(_AHEAD) for name in _ANNOUNCING
+    ):
+        return "announced"
     return _told_by_agent(kind, headers.get("user-agent") or "")
 
 
