@@ -33,7 +33,6 @@ ROOMS = (
 )
 # What stands beside the rooms and knows none of them. `web` is not here: it reads an account from a key.
 PLUMBING = (
-    "aws",
     "bus",
     "db",
     "ses",
