@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from mailrail.accounts.model import Tracking
+from mailrail.addresses import DOMAIN_MAX_CHARS
 from mailrail.errors import MailrailError
 from mailrail.ids import Kind
 from mailrail.ses.control import Identity
@@ -149,7 +150,6 @@ class SenderCheck:
 # Where replies of servers to mail from `example.com` go unless its owner wishes otherwise. Nothing else may use the name: its
 # only MX is Amazon's.
 MAIL_FROM_LABEL = "bounce"
-DOMAIN_MAX_CHARS = 253
 
 PAUSE_MIN = timedelta(minutes=1)
 PAUSE_MAX = timedelta(hours=1)

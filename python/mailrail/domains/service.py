@@ -79,6 +79,10 @@ async def change(begin: Begin, account_id: int, domain_id: int, changes: DomainC
     """
     async with begin() as conn:
         domain = await store.set_tracking(conn, account_id, domain_id, changes.track_opens, changes.track_clicks)
+        if changes.has_mail_from:
+            require_below(changes.mail_from, domain.domain)
+            if not may_configure(domain):
+                raise DomainNotProven
     return await _change_mail_from(begin, domain, changes.mail_from, settings) if changes.has_mail_from else domain
 
 
@@ -89,9 +93,6 @@ async def tracking_of(conn: Connection, account_id: int, email: str) -> Tracking
 
 
 async def _change_mail_from(begin: Begin, domain: Domain, mail_from: str | None, settings: Settings) -> Domain:
-    require_below(mail_from, domain.domain)
-    if not may_configure(domain):
-        raise DomainNotProven
     await _find_or_create_identity(settings, domain.domain)
     await control.set_mail_from(settings, domain.domain, mail_from)
     async with begin() as conn:

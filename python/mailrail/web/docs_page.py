@@ -267,7 +267,8 @@ def example_of(schema: Json) -> Any:
             return schema.get("minimum", 1)
         case "boolean":
             return True
-    return {"email": "user@example.com", "date-time": "2027-04-08T10:15:00Z"}.get(schema.get("format", ""), "…")
+    known = {"email": "user@example.com", "hostname": "news.example.com", "date-time": "2027-04-08T10:15:00Z"}
+    return known.get(schema.get("format", ""), "…")
 
 
 def _resolve(schema: Json, document: Json) -> Json:
