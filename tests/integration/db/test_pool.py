@@ -72,9 +72,9 @@ async def test_a_failed_transaction_leaves_nothing(worker_pool: Pool) -> None:
 
 
 async def test_a_transaction_that_only_reads_is_held_to_it(api_pool: Pool) -> None:
-    with pytest.raises(ReadOnlySQLTransactionError):
-        async with transaction(api_pool, 42) as connection:
-            await only_read(connection)
+    async with transaction(api_pool, 42) as connection:
+        await only_read(connection)
+        with pytest.raises(ReadOnlySQLTransactionError):
             await connection.execute("INSERT INTO contacts (account_id, email) VALUES (42, 'a@example.com')")
 
 

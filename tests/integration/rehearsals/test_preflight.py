@@ -242,7 +242,7 @@ async def test_links_are_visited_unless_nobody_wants_that(api: Api, tenant: Tena
     found = checks(await look(tenant, path))["links"]
     told = {one["url"]: one["code"] for one in found["details"]}
     assert told == {links[1]: "dead", links[3]: "dynamic", "#": "empty", "mailto:x": "address_invalid"}
-    assert (found["status"], found["message"]) == ("warn", "1 of 6 links are dead.")
+    assert (found["status"], found["message"]) == ("warn", "Dead links: 1 of 6.")
     unseen = checks(await look(tenant, path, "?links=false"))["links"]
     assert {one["url"]: one["code"] for one in unseen["details"]} == {
         links[3]: "dynamic",

@@ -152,3 +152,9 @@ def test_links_that_were_not_seen_warn_and_notes_do_not() -> None:
     assert judged(Trouble.DYNAMIC, Trouble.MOVED, Trouble.UNCLEAR) == "pass"
     assert judged(Trouble.NOT_VISITED) == "warn"
     assert judged(Trouble.INSECURE) == "warn"
+
+
+def test_of_very_many_findings_the_worst_are_told() -> None:
+    found = [links.Finding(f"u{n}", Trouble.DYNAMIC, "m") for n in range(500)] + [links.Finding("d", Trouble.DEAD, "m")]
+    check = checks.judge_links(found, 501, is_visited=True)
+    assert (len(check.details), check.details[0].url) == (checks.DETAILS_MAX, "d")
