@@ -12,7 +12,7 @@ from mailrail.campaigns.audience import Gap, Reach
 from mailrail.campaigns.model import Campaign, Rendered
 from mailrail.domains.model import SenderCheck, Severity
 from mailrail.errors import MailrailError
-from mailrail.rehearsals.links import Finding, Trouble
+from mailrail.rehearsals.links import URL_MAX_CHARS, Finding, Trouble
 from mailrail.rehearsals.markup import Markup
 from mailrail.rehearsals.model import HTML_SHOWN_MAX_BYTES, Check, Detail, DryRun, Size, Standing
 from mailrail.rehearsals.variables import nearest
@@ -50,6 +50,8 @@ SKIPPED: Mapping[str, str] = {
     "pending": "They were asked for their consent and have not answered.",
     "suppressed": "Their address is suppressed.",
 }
+# A mail with more faulty links has another trouble.
+DETAILS_MAX = 100
 LINK_REMEDY = "Mend these links in the HTML."
 
 
@@ -193,13 +195,13 @@ def judge_images(markup: Markup) -> Check:
 
 def judge_links(findings: Sequence[Finding], links: int, is_visited: bool) -> Check:
     """Where links lead."""
-    details = [Detail(one.trouble, one.message, url=one.url) for one in findings]
+    # What is wrong first, so that it is never the part that is left out.
+    sorted_findings = sorted(findings, key=lambda one: one.trouble.is_note)
+    details = [Detail(one.trouble, one.message, url=one.url[:URL_MAX_CHARS]) for one in sorted_findings[:DETAILS_MAX]]
     wrong = [one for one in findings if not one.trouble.is_note]
     if wrong:
         dead = sum(one.trouble is Trouble.DEAD for one in wrong)
-        message = (
-            f"{dead} of {links} links are dead." if dead else f"{len({one.url for one in wrong})} links need a look."
-        )
+        message = f"Dead links: {dead} of {links}." if dead else f"{len({one.url for one in wrong})} links need a look."
         return Check("links", Standing.WARN, message, LINK_REMEDY, details)
     if cut := sum(one.trouble is Trouble.NOT_VISITED for one in findings):
         message = f"There was no time to look at {cut} of {links} links."

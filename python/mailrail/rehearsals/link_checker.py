@@ -17,6 +17,8 @@ from mailrail.rehearsals.links import Visit, is_visitable
 
 VISIT_TIMEOUT_S = 5.0
 REDIRECTS_MAX = 5
+# New addresses in one look; who looks again gets to the next ones.
+VISITS_PER_LOOK_MAX = 50
 # At the same time: of the whole process, and at one host, which did not ask for our visit.
 VISITS_MAX = 64
 VISITS_PER_HOST_MAX = 6
@@ -57,11 +59,8 @@ class LinkChecker:
         """What came of a look at each; those for which there was no time are missing."""
         found = {url: seen for url in urls if (seen := self._remembered(url)) is not None}
         places: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(VISITS_PER_HOST_MAX))
-        tasks = {
-            url: asyncio.create_task(self._visit_in_turn(url, places[urlsplit(url).netloc]))
-            for url in urls
-            if url not in found
-        }
+        new = [url for url in dict.fromkeys(urls) if url not in found][:VISITS_PER_LOOK_MAX]
+        tasks = {url: asyncio.create_task(self._visit_in_turn(url, places[urlsplit(url).netloc])) for url in new}
         try:
             if tasks:
                 await asyncio.wait(tasks.values(), timeout=max(0.0, budget_s))

@@ -14,6 +14,8 @@ from mailrail.outgoing import HTTPS_PORT, PORT_MIN, PRIVATE_NAMES, AddressPolicy
 from mailrail.rehearsals.markup import Href
 
 HTTP_PORT = 80
+# What is longer, some mail programs and servers cut off.
+URL_MAX_CHARS = 2048
 # Links to unsubscribe by; mailrail fills them in.
 _OWN = re.compile(r"\{\{-?\s*unsubscribeUrl\s*-?\}\}")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
@@ -80,9 +82,15 @@ def is_visitable(url: str, policy: AddressPolicy) -> bool:
     parts = split_url(url)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         return False
-    if _is_private(parts.hostname, policy):
+    if len(url) > URL_MAX_CHARS or _is_private(parts.hostname, policy):
         return False
     return parts.port is None or parts.port in (HTTP_PORT, HTTPS_PORT) or parts.port >= PORT_MIN
+
+
+def leads_inside(url: str, policy: AddressPolicy) -> bool:
+    """Whether its host is one of some private network, by its text alone."""
+    parts = split_url(url)
+    return parts is not None and bool(parts.hostname) and _is_private(parts.hostname or "", policy)
 
 
 def judge(href: Href, policy: AddressPolicy) -> list[Finding]:
@@ -151,6 +159,8 @@ def _judge_web(url: str, policy: AddressPolicy) -> list[Finding]:
     if _is_private(parts.hostname, policy):
         return [Finding(url, Trouble.PRIVATE, "Its host is not on the public internet: readers cannot open it.")]
     found = []
+    if len(url) > URL_MAX_CHARS:
+        found.append(Finding(url, Trouble.MALFORMED, f"It is longer than {URL_MAX_CHARS} characters."))
     if parts.username is not None:
         found.append(
             Finding(url, Trouble.MALFORMED, "It has a user name in front of its host, as addresses of phishers.")

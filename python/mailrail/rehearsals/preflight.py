@@ -31,7 +31,6 @@ TOTAL_S = 12.0
 DATABASE_MAX_S = 8.0
 GAPS_MAX_S = 3.0
 VISITS_MAX_S = 10.0
-LINKS_MAX = 50
 # For so many contacts beside the one with most to say the mail is rendered.
 SAMPLE_SIZE = 20
 # One pass over the audience counts the gaps of so many variables.
@@ -217,6 +216,6 @@ async def _check_links(markup: Markup, link_checker: LinkChecker, left_s: float 
     policy = link_checker.policy
     visits = None
     if left_s is not None:
-        visits = await link_checker.visit(literal(markup.hrefs, policy)[:LINKS_MAX], min(left_s, VISITS_MAX_S))
+        visits = await link_checker.visit(literal(markup.hrefs, policy), min(left_s, VISITS_MAX_S))
     findings = judge_all(markup.hrefs, visits, policy)
     return checks.judge_links(findings, len(set(markup.hrefs)), is_visited=visits is not None)

@@ -142,6 +142,7 @@ async def test_redirects_are_followed_and_those_for_good_are_told(site: Site, ch
     assert await visit(checker, site.url("/to/308/to/302/page")) == Visit(200, moved_to=site.url("/to/302/page"))
     assert await visit(checker, site.url("/to/302/status/404")) == Visit(404)
     assert await visit(checker, site.url("/to/302/x?url=myapp://open")) == Visit(302)
+    assert (await visit(checker, site.url(f"/to/302/x?url=http://{PUBLIC}:22/"))).error is not None
     assert all("Cookie" not in headers for headers in site.headers)
 
 
@@ -162,7 +163,7 @@ async def test_no_redirect_leads_to_the_forbidden_side(
     places = [
         f"http://{host}:{site.port}/" for host in (FORBIDDEN, "inner.example", "localhost", "2130706433", "[::1]")
     ]
-    for place in [*places, "https://169.254.169.254/latest", "http://10.0.0.1:22/", f"//{FORBIDDEN}:{site.port}/"]:
+    for place in [*places, "https://169.254.169.254/latest", "http://10.0.0.1/", f"//{FORBIDDEN}:{site.port}/"]:
         for code in (301, 302, 307):
             seen = await visit(checker, site.url(f"/to/{code}/x?url={place}"))
             found = judge_visit("x", seen)
@@ -216,3 +217,12 @@ async def test_trouble_is_forgotten_soon(site: Site, checker: LinkChecker, monke
     for path in ("/a", "/b", "/a"):
         await visit(checker, site.url(path))
     assert site.asked["HEAD /a"] == 2
+
+
+async def test_who_looks_again_gets_to_the_next_links(
+    site: Site, checker: LinkChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_checker, "VISITS_PER_LOOK_MAX", 2)
+    urls = [site.url(f"/{n}") for n in range(5)]
+    assert [len(await checker.visit(urls, 10)) for _ in range(3)] == [2, 4, 5]
+    assert set(site.asked.values()) == {1}

@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from mailrail.campaigns import audience
+from mailrail.db.pool import Connection
+from mailrail.rehearsals import preflight
 from mailrail.ses.limiter import name_of
 from tests.support.api import Answer, Api, Tenant
 from tests.support.campaigns import draft, hold_sending
@@ -222,3 +225,61 @@ async def test_a_send_that_takes_days_or_cannot_be_is_told(api: Api, tenant: Ten
         )
     assert "2 days" in checks(await look(tenant, path))["sending"]["message"]
     assert (await look(tenant, path)).body["finishes"]["quotaLeft"] == 0
+
+
+async def test_links_are_visited_unless_nobody_wants_that(api: Api, tenant: Tenant) -> None:
+    await add_person(tenant, "ann")
+    links = [
+        f"{api.base_url}/healthz",
+        f"{api.base_url}/nothing",
+        "{{ unsubscribeUrl }}",
+        "{{ city }}",
+        "#",
+        "mailto:x",
+    ]
+    content = "<p>" + "".join(f"<a href='{link}'>{link}</a>" for link in links) + "</p>"
+    path = await draft(tenant, content=content)
+    found = checks(await look(tenant, path))["links"]
+    told = {one["url"]: one["code"] for one in found["details"]}
+    assert told == {links[1]: "dead", links[3]: "dynamic", "#": "empty", "mailto:x": "address_invalid"}
+    assert (found["status"], found["message"]) == ("warn", "Dead links: 1 of 6.")
+    unseen = checks(await look(tenant, path, "?links=false"))["links"]
+    assert {one["url"]: one["code"] for one in unseen["details"]} == {
+        links[3]: "dynamic",
+        "#": "empty",
+        "mailto:x": "address_invalid",
+    }
+
+
+async def test_what_takes_too_long_is_cut_and_told(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lacking(conn: Connection, *others: object) -> None:
+        await conn.execute("SELECT pg_sleep(30)")
+
+    await add_person(tenant, "ann")
+    path = await draft(tenant)
+    monkeypatch.setattr(audience, "lacking", lacking)
+    monkeypatch.setattr(preflight, "GAPS_MAX_S", 0.1)
+    seen = await look(tenant, path)
+    assert "no time to count" in checks(seen)["variables"]["message"]
+    assert checks(seen)["content"]["status"] == "pass", "the rest was asked all the same"
+    monkeypatch.setattr(preflight, "GAPS_MAX_S", 20)
+    monkeypatch.setattr(preflight, "DATABASE_MAX_S", 0.3)
+    assert (await tenant.get(f"{path}/preflight")).status == 503
+
+
+async def test_a_reputation_warns_and_then_stops(api: Api, tenant: Tenant) -> None:
+    await add_person(tenant, "ann")
+    path = await draft(tenant)
+    for level, standing in (("warning", "warn"), ("campaigns_stopped", "fail")):
+        async with api.operator.acquire() as conn:
+            await conn.execute(
+                """INSERT INTO reputations (account_id, level, reason) VALUES ($1, $2, 'Too many bounce.')
+                   ON CONFLICT (account_id) DO UPDATE SET level = excluded.level""",
+                tenant.account_id,
+                level,
+            )
+        seen = await look(tenant, path)
+        assert checks(seen)["reputation"]["status"] == standing
+        assert checks(seen)["reputation"]["message"] == "Too many bounce."
+        assert seen.body["ready"] is (standing == "warn")
+    assert (await tenant.post(f"{path}/launch")).code == "reputation_stopped"

@@ -26,6 +26,7 @@ AT_HOME = AddressPolicy(is_development=True)
         ("data:text/html,x", ["script"]),
         ("https://", ["malformed"]),
         ("https://[::1", ["malformed"]),
+        ("https://example.com/" + "x" * 2_048, ["malformed"]),
         ("https://paypal.com@evil.example/", ["malformed"]),
         ("https://localhost/", ["private"]),
         ("https://intranet/", ["private"]),
@@ -68,6 +69,7 @@ def test_what_differs_for_each_reader_is_told_but_for_our_own() -> None:
         ("http://127.0.0.1:8080/", False),
         ("ftp://example.com/", False),
         ("https://example.com:99999/", False),
+        ("https://example.com/" + "x" * 2_048, False),
     ],
 )
 def test_what_is_visited(url: str, is_so: bool) -> None:
