@@ -10,7 +10,7 @@ from mailrail.db.pool import Pool
 from mailrail.emails.model import EventKind
 from mailrail.ids import Kind
 from mailrail.tracking import store
-from mailrail.tracking.model import Subscription, clicked, opened, unsubscribed
+from mailrail.tracking.model import clicked, opened, unsubscribed
 from tests.support.api import Tenant
 from tests.support.installation import Installation, installed
 from tests.support.postgres import Database
@@ -137,8 +137,7 @@ async def test_a_contacts_no_ends_what_is_recorded_of_mail_that_is_out(
     assert (changed.status, changed.body["tracking"]) == (200, False)
     assert await record(2) == 1
     async with api_pool.acquire() as conn:
-        leaving = unsubscribed(Subscription(tenant.account_id, contacts[0], None, stream.stream_id, 1))
-        assert await store.record(conn, [leaving]) == 1
+        assert await store.record(conn, [unsubscribed(stream.stream_id, 1)]) == 1
     await tenant.patch(f"/api/v1/contacts/{no}", {"tracking": True})
     assert await record(3) == 3
     async with worker_pool.acquire() as conn:
