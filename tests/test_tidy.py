@@ -16,6 +16,7 @@ ROOMS = (
     "wallet",
     "domains",
     "suppressions",
+    "reputation",
     "contacts",
     "imports",
     "templates",
@@ -24,13 +25,27 @@ ROOMS = (
     "rehearsals",
     "events",
     "tracking",
+    "preferences",
     "confirmations",
     "webhooks",
     "privacy",
     "mail_v1",
 )
 # What stands beside the rooms and knows none of them. `web` is not here: it reads an account from a key.
-PLUMBING = ("bus", "db", "ses", "addresses.py", "cancellation.py", "config.py", "errors.py", "ids.py", "sealing.py")
+PLUMBING = (
+    "aws",
+    "bus",
+    "db",
+    "ses",
+    "addresses.py",
+    "cancellation.py",
+    "config.py",
+    "errors.py",
+    "findings.py",
+    "ids.py",
+    "outgoing.py",
+    "sealing.py",
+)
 
 # File → why its statements do not stand in a room's store.py.
 SQL_ELSEWHERE = {
@@ -38,6 +53,7 @@ SQL_ELSEWHERE = {
     "bus/parking.py": "parked messages are no room's either",
     "bus/postgres.py": "NOTIFY is the transport of this bus",
     "campaigns/audience.py": "the third part of the store of campaigns: whom an audience reaches",
+    "campaigns/links.py": "the fourth part of the store of campaigns: who followed which link",
     "campaigns/recipients.py": "the second part of the store of campaigns: who got it, who did not and why",
     "contacts/consents.py": "the third part of the store of contacts: what people said of getting mail",
     "contacts/members.py": "the second part of the store of contacts: who is on which list",
@@ -51,6 +67,7 @@ SQL_ELSEWHERE = {
     "emails/mails.py": "the fourth part of the store of emails: transactional mail, read again",
     "emails/traces.py": "the sixth part of the store of emails: where one person is in the mail",
     "emails/reconcile.py": "the third part of the store of emails: what silence proves",
+    "events/soft_bounces.py": "the second part of the store of events: addresses that mail comes back from again and again",
     "up/demo.py": "reads the figures of the summary where they are exact",
     "up/demo_contacts.py": "loads its contacts in bulk, as an import will",
     "up/postgres.py": "makes the embedded database",

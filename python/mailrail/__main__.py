@@ -41,7 +41,14 @@ def build_parser() -> argparse.ArgumentParser:
     add_operator(commands)
     add_events(commands)
     add_backups(commands)
-    add(commands, "doctor", doctor, "check what a start needs, and say how to mend it")
+    add_aws(commands)
+    examining = add(commands, "doctor", doctor, "check what a start needs, and say how to mend it")
+    examining.add_argument(
+        "--aws", action="store_true", help="also the AWS account, and the way of the events out of it"
+    )
+    examining.add_argument(
+        "--probe", action="store_true", help="with --aws, also send a few mails to the mailbox simulator of Amazon SES"
+    )
     add(commands, "settings", settings, "list every setting with its default, unit and meaning")
     add(commands, "version", version, "print the version")
     return parser
@@ -126,6 +133,14 @@ def add_operator(commands: Commands) -> None:
     deposit.add_argument("dollars", help="US dollars, such as 25 or 12.50")
     deposit.add_argument("--key", help="name of this deposit; the same name never adds money twice")
 
+    reputations = add_group(commands, "reputation", "how much of a tenant's mail bounces or is called spam")
+    add(reputations, "show", operator("show_reputation"), "print how an account stands").add_argument(
+        "account", help="id or name"
+    )
+    add(
+        reputations, "release", operator("release_reputation"), "let an account send again, and count its mail anew"
+    ).add_argument("account", help="id or name")
+
 
 def add_events(commands: Commands) -> None:
     """What SES told and nobody could read."""
@@ -137,6 +152,25 @@ def add_events(commands: Commands) -> None:
     )
     replay.add_argument("--since", metavar="MOMENT", help="only those received since, such as 2026-11-30 (UTC)")
     replay.add_argument("--limit", type=int, default=10_000, metavar="N", help="at most so many (default 10000)")
+
+
+def add_aws(commands: Commands) -> None:
+    """The AWS account."""
+    amazon = add_group(commands, "aws", "what mailrail needs in an AWS account")
+    setting_up = add(amazon, "setup", aws_setup, "show what is missing there, and with --apply make it")
+    setting_up.add_argument("--apply", action="store_true", help="make the changes (default: show them)")
+    printing = add(amazon, "policy", aws_policy, "print an IAM policy with the least that is needed")
+    printing.add_argument("whose", choices=("run", "doctor", "setup"), help="run: of api and worker")
+    printing.add_argument("--account-id", metavar="N", help="AWS account (default that of the credentials here)")
+    for parser in (setting_up, printing):
+        parser.add_argument(
+            "--delivery",
+            choices=("sqs", "https"),
+            default="sqs",
+            help="workers pull the events from a queue, or SNS posts them to MAILRAIL_PUBLIC_URL (default sqs)",
+        )
+        parser.add_argument("--topic", metavar="NAME", help="SNS topic (default that of MAILRAIL_SNS_TOPICS)")
+        parser.add_argument("--queue", metavar="NAME", help="SQS queue (default MAILRAIL_EVENT_QUEUE)")
 
 
 def add_backups(commands: Commands) -> None:
@@ -255,7 +289,33 @@ def doctor(arguments: argparse.Namespace) -> int:
     from mailrail.doctor import examine
     from mailrail.up.installation import attach
 
-    return asyncio.run(examine(attach(os.environ)))
+    environment = attach(os.environ)
+    status = asyncio.run(examine(environment, aws=arguments.aws or arguments.probe))
+    if arguments.probe:
+        from mailrail.aws import probe
+
+        status = max(status, asyncio.run(probe.run(load(environment, "doctor"))))
+    return status
+
+
+def aws_setup(arguments: argparse.Namespace) -> int:
+    """`mailrail aws setup`."""
+    from mailrail.aws import setup
+    from mailrail.aws.model import Delivery
+
+    delivery = Delivery(arguments.delivery)
+    work = setup.setup(load(os.environ, "setup"), delivery, arguments.topic, arguments.queue, apply=arguments.apply)
+    return asyncio.run(work)
+
+
+def aws_policy(arguments: argparse.Namespace) -> int:
+    """`mailrail aws policy`."""
+    from mailrail.aws import setup
+    from mailrail.aws.model import Delivery
+
+    current, delivery = load(os.environ, "policy"), Delivery(arguments.delivery)
+    names = (arguments.topic, arguments.queue)
+    return asyncio.run(setup.print_policy(current, arguments.whose, arguments.account_id, delivery, *names))
 
 
 def settings(arguments: argparse.Namespace) -> int:

@@ -113,8 +113,9 @@ def freeze(content: bytes) -> bytes:
 
     In, JSON: {"subject", "html", "text" | null, "preheader" | null, "base_url",
     "track_opens": bool, "track_clicks": bool, "postal_address" | null}.
-    Out, JSON: {"subject", "html", "text", "links": [URL, …], "variables": [name, …]}. The number
-    of a tracked link in `{base}/c/{token}/{n}` is its place in `links`, counted from 1.
+    Out, JSON: {"subject", "html", "text", "links": [URL, …], "variables": [name, …], "untracked":
+    {"html", "text"}}; the last is what recipients get who are not tracked, absent where it is the same. The number of a
+    tracked link in `{base}/c/{token}/{n}` is its place in `links`, counted from 1.
     `variables` are the custom fields that the content uses, sorted.
 
     Raises TemplateError, or CoreError for other JSON.
@@ -182,7 +183,7 @@ class Plan:
     def preview(self, contact: bytes) -> bytes:
         """One mail as its reader would see it, by the plain renderer.
 
-        In, JSON: {"contact_id", "email", "name", "first_name", "last_name", "custom_fields": {…}};
+        In, JSON: {"contact_id", "email", "name", "first_name", "last_name", "custom_fields": {…}, "tracked": bool};
         all but "email" may be absent or null. Out, JSON: {"subject", "html", "text"}.
 
         Raises TemplateError where rendering fails, CoreError for other JSON.
@@ -228,8 +229,8 @@ class Sender:
         """Sends one round; await the result in the running event loop.
 
         Columns of `rows`: seq int4, attempt int2, skip int2 null, contact_id int8 null, email text,
-        name text null, first_name text null, last_name text null, custom_fields jsonb null. A row
-        with a `skip` is not sent; that code is its outcome.
+        name text null, first_name text null, last_name text null, custom_fields jsonb null, tracked bool null. A row
+        with a `skip` is not sent; that code is its outcome. One that is not tracked gets no pixel and links as written.
 
         A call is written only if `lease` covers its whole time-out, checked after signing. Nothing
         is ever written twice, save when not a byte of it had left. Every row gets one outcome;
@@ -384,7 +385,7 @@ class ParsedEvents:
     @property
     def events(self) -> bytes:
         """Rows (notification_id int8, stream_id int8, seq int4, attempt int2, kind int2, dedupe int8,
-        at timestamptz null, address text null, ses_message_id text null, detail text null).
+        at timestamptz null, address text null, ses_message_id text null, detail text null, machine text null).
         """
 
     @property

@@ -40,8 +40,12 @@ from mailrail.mail_v1 import campaigns as mail_campaigns
 from mailrail.mail_v1 import contacts as mail_contacts
 from mailrail.ops import guard
 from mailrail.ops import routes as ops
+from mailrail.outgoing import public_addresses
+from mailrail.preferences import routes as preferences
 from mailrail.privacy import routes as privacy
 from mailrail.rehearsals import routes as rehearsals
+from mailrail.rehearsals.link_checker import LinkChecker
+from mailrail.reputation import routes as reputation
 from mailrail.ses.control import ControlError
 from mailrail.ses.limiter import Limiter
 from mailrail.ses.sender import follow_keys, make_sender, take_keys
@@ -112,8 +116,8 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         # Readers of mail, whose token is their key.
         Route("GET HEAD", "/o/<token>", PUBLIC, tracking.open),
         Route("GET HEAD", "/c/<token>/<link>", PUBLIC, tracking.click),
-        Route("GET HEAD", "/u/<token>", PUBLIC, tracking.show_unsubscribe),
-        Route("POST", "/u/<token>", PUBLIC, tracking.unsubscribe),
+        Route("GET HEAD", "/u/<token>", PUBLIC, preferences.show),
+        Route("POST", "/u/<token>", PUBLIC, preferences.change),
         Route("GET HEAD", "/confirm/<token>", PUBLIC, confirmations.show),
         Route("POST", "/confirm/<token>", PUBLIC, confirmations.confirm),
         # Amazon SNS, whose signature is its key.
@@ -135,6 +139,7 @@ def sending_domains(path: str) -> tuple[Route, ...]:
         Route("POST", path, Scope.DOMAINS_WRITE, domains.create),
         Route("GET", path, Scope.DOMAINS_READ, domains.page),
         Route("GET", f"{path}/<domain_id>", Scope.DOMAINS_READ, domains.get),
+        Route("PATCH", f"{path}/<domain_id>", Scope.DOMAINS_WRITE, domains.change),
         Route("POST", f"{path}/<domain_id>/verify", Scope.DOMAINS_WRITE, domains.verify),
         Route("DELETE", f"{path}/<domain_id>", Scope.DOMAINS_WRITE, domains.delete),
     )
@@ -179,6 +184,7 @@ def campaign_control(path: str) -> tuple[Route, ...]:
         Route("POST", f"{path}/cancel", Scope.CAMPAIGNS_SEND, campaigns.cancel),
         Route("POST", f"{path}/retry", Scope.CAMPAIGNS_SEND, campaigns.retry),
         Route("GET", f"{path}/recipients", Scope.CAMPAIGNS_READ, campaigns.page_recipients),
+        Route("GET", f"{path}/links", Scope.CAMPAIGNS_READ, campaigns.page_links),
         Route("DELETE", path, Scope.CAMPAIGNS_WRITE, campaigns.delete),
         Route("POST", f"{path}/duplicate", Scope.CAMPAIGNS_WRITE, campaigns.duplicate),
         Route("GET", f"{path}/preview", Scope.CAMPAIGNS_READ, rehearsals.show_preview),
@@ -186,6 +192,7 @@ def campaign_control(path: str) -> tuple[Route, ...]:
         # Transactional mail: whoever may send that may test, a test key too.
         Route("POST", f"{path}/test", Scope.EMAILS_SEND, rehearsals.send_test),
         Route("POST", f"{path}/dry-run", Scope.CAMPAIGNS_READ, rehearsals.dry_run),
+        Route("GET", f"{path}/preflight", Scope.CAMPAIGNS_READ, rehearsals.preflight),
     )
 
 
@@ -209,6 +216,7 @@ def office(path: str) -> tuple[Route, ...]:
     return (
         Route("GET", f"{path}/account", Scope.ACCOUNT_READ, accounts.get),
         Route("PATCH", f"{path}/account", Scope.ACCOUNT_WRITE, domains.change_account),
+        Route("GET", f"{path}/account/reputation", Scope.ACCOUNT_READ, reputation.get),
         Route("GET", f"{path}/keys", Scope.KEYS_READ, accounts.page_keys),
         Route("POST", f"{path}/keys", Scope.KEYS_WRITE, accounts.create_key),
         Route("DELETE", f"{path}/keys/<key_id>", Scope.KEYS_WRITE, accounts.revoke_key),
@@ -313,6 +321,8 @@ def register_resources(app: App, tracking: Tracking) -> None:
         ctx.intake = Intake(ctx.pool, ctx.settings)
         ctx.intake.start()
         opened.push_async_callback(ctx.intake.stop)
+        ctx.link_checker = LinkChecker(public_addresses(ctx.settings), f"{ctx.settings.public_url}/docs")
+        opened.push_async_callback(ctx.link_checker.close)
 
     async def close_all(app: App) -> None:
         await opened.aclose()

@@ -20,6 +20,7 @@ from mailrail.errors import ConfigError
 from mailrail.events import parked
 from mailrail.ids import Ids, Kind
 from mailrail.ops import guard
+from mailrail.reputation import service as reputation
 from mailrail.wallet import service as wallet
 from mailrail.wallet.model import MICROS_PER_USD, dollars
 
@@ -143,6 +144,30 @@ async def deposit(office: Office, arguments: argparse.Namespace) -> str:
     added = await wallet.deposit(office.conn, account.id, read_dollars(arguments.dollars), key)
     note = "" if added else f"nothing was added: a deposit named {arguments.key} exists\n"
     return note + await show_wallet(office, arguments)
+
+
+async def show_reputation(office: Office, arguments: argparse.Namespace) -> str:
+    """How an account stands, and by what figures."""
+    account = await find_account(office, arguments.account)
+    found = await reputation.get(office.conn, account.id)
+    figures = found.figures
+    return lines(
+        (name.ljust(10), value)
+        for name, value in (
+            ("level", found.verdict.level),
+            ("mails", f"{figures.mails:,}"),
+            ("bounced", f"{figures.bounced:,} ({figures.bounce_percent:.2f} %)"),
+            ("complained", f"{figures.complained:,} ({figures.complaint_percent:.3f} %)"),
+            ("reason", found.verdict.reason or "-"),
+        )
+    )
+
+
+async def release_reputation(office: Office, arguments: argparse.Namespace) -> str:
+    """Lets an account send again; its paused campaigns are its own to resume."""
+    account = await find_account(office, arguments.account)
+    before = await reputation.release(office.conn, account.id)
+    return f"{account.name} was {before.level}; its mail counts from now on alone, and paused campaigns may be resumed"
 
 
 async def release(office: Office, arguments: argparse.Namespace) -> str:

@@ -23,6 +23,8 @@ PREFIX = "MAILRAIL_"
 OTHER_PREFIXES = ("MAILRAIL_UP_", "MAILRAIL_TEST_", "MAILRAIL_BENCH_")
 SECRET_KEY_MIN_CHARS = 32
 TOKEN_MIN_CHARS = 16
+# SES takes 870 characters of a header by its older documentation, and `List-Unsubscribe` has this, `/u/`, 71 of a token and `<>`.
+PUBLIC_URL_MAX_CHARS = 700
 SIMULATOR_TOPIC_ARN = "arn:aws:sns:us-east-1:123456789012:mailrail"
 
 
@@ -93,12 +95,32 @@ def queue_address(value: str) -> str:
     raise ValueError("must be the name of a standard queue, or a URL as SQS shows it")
 
 
+def public_address(value: str) -> str:
+    """A web address that fits the header which names it with a token behind it."""
+    if len(value) > PUBLIC_URL_MAX_CHARS:
+        raise ValueError(f"must have at most {PUBLIC_URL_MAX_CHARS} characters")
+    return web_address(value)
+
+
 def broker_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
     """Kafka brokers."""
     for address in value:
         host, _, port = address.rpartition(":")
         if not host or "/" in host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
             raise ValueError("must look like kafka-1.example.com:9092,kafka-2.example.com:9092")
+    return value
+
+
+def resolver_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
+    """IP addresses with ports; names would need a resolver themselves."""
+    for text in value:
+        host, _, port = text.rpartition(":")
+        try:
+            ipaddress.ip_address(host.strip("[]"))
+            if not 1 <= int(port) <= 65535:
+                raise ValueError
+        except ValueError:
+            raise ValueError("must have the form 9.9.9.9:53 or [2620:fe::fe]:53, several with commas") from None
     return value
 
 
@@ -159,7 +181,7 @@ class Settings:
         secret=True,
     )
     public_url: str = setting(
-        "http://127.0.0.1:8025", "URL", "Base of every link in a mail, as its readers reach it.", web_address
+        "http://127.0.0.1:8025", "URL", "Base of every link in a mail, as its readers reach it.", public_address
     )
     host: str = setting("127.0.0.1", "address", "Address on which the API listens.")
     port: int = setting(8025, "port", "Port on which the API listens.", between(1, 65535))
@@ -178,6 +200,12 @@ class Settings:
     )
     aws_endpoint: str = setting(
         "", "URL", "Where requests to SNS, SQS and STS go; empty means Amazon's own endpoints.", web_address
+    )
+    dns: tuple[str, ...] = setting(
+        (),
+        "host:port",
+        "DNS resolvers that see what domains publish, by IP address; empty means the system's, and none with a stand-in for SES.",
+        resolver_addresses,
     )
     configuration_set: str = setting(
         "mailrail", "name", "SES configuration set of every mail, so that its events come back."
@@ -296,6 +324,39 @@ class Settings:
     )
     webhook_networks: tuple[str, ...] = setting(
         (), "CIDR", "Networks beside the public internet that webhooks may reach.", networks
+    )
+    bounce_percent_max: float = setting(
+        4.0,
+        "percent",
+        "A tenant of whose mail so much bounces for good sends no campaigns; SES reviews its account at 5.",
+        between(0.1, 100),
+    )
+    complaint_percent_max: float = setting(
+        0.08,
+        "percent",
+        "The same for mail that is called spam; SES reviews its account at 0.1.",
+        between(0.001, 100),
+    )
+    mail_bounce_percent_max: float = setting(
+        8.0,
+        "percent",
+        "A tenant of whose mail so much bounces for good sends nothing; SES stops the whole account at 10.",
+        between(0.1, 100),
+    )
+    mail_complaint_percent_max: float = setting(
+        0.4,
+        "percent",
+        "The same for mail that is called spam; SES stops the whole account at 0.5.",
+        between(0.001, 100),
+    )
+    reputation_mails_min: int = setting(
+        500, "mails", "A tenant with fewer mails in the last 30 days is not judged.", between(1, 1_000_000)
+    )
+    soft_bounces_max: int = setting(
+        5, "mails", "An address that so many mails came back from within 30 days gets no more.", between(2, 1000)
+    )
+    soft_bounce_days_min: int = setting(
+        3, "days", "On how many different days of them, so that one bad day is not enough.", between(1, 30)
     )
     price_micros: int = setting(300, "micro-dollars", "Price of one delivered email.", between(0, 1_000_000_000))
     billing: bool = setting(True, "on/off", "Whether sends need money in the wallet.")
@@ -445,6 +506,12 @@ def sends_to_aws(settings: Settings) -> bool:
     return not host or host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
 
 
+def dns_servers(settings: Settings) -> list[tuple[str, int]]:
+    """(address, port) of the resolvers that the settings name."""
+    named = (text.rpartition(":") for text in settings.dns)
+    return [(host.strip("[]"), int(port)) for host, _, port in named]
+
+
 def ses_endpoint(settings: Settings) -> str:
     """Where SES requests go (SES endpoints and quotas: email.REGION.amazonaws.com)."""
     return settings.ses_endpoint or f"https://email.{settings.ses_region}.amazonaws.com"
@@ -471,6 +538,11 @@ def require_sending(settings: Settings) -> None:
         raise ConfigError(
             f"MAILRAIL_PUBLIC_URL is {settings.public_url}, which no reader of a mail can reach; set the address under which "
             "this installation answers from outside"
+        )
+    if urlsplit(settings.public_url).scheme != "https":
+        raise ConfigError(
+            f"MAILRAIL_PUBLIC_URL is {settings.public_url} and must begin with https:// to send through Amazon SES: mail programs "
+            "show their button to unsubscribe, which Gmail and Yahoo demand, for https alone (RFC 8058)"
         )
 
 

@@ -1,7 +1,6 @@
 """`mailrail doctor`: what a start needs, one line each, with the remedy."""
 
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
 
 import asyncpg
 
@@ -10,6 +9,7 @@ from mailrail.config import Settings
 from mailrail.db import migrate
 from mailrail.db.pool import Connection, connect, without_password
 from mailrail.errors import MailrailError
+from mailrail.findings import Finding, attempt
 from mailrail.ops import store
 
 HELD_REMEDY = (
@@ -19,31 +19,18 @@ HELD_REMEDY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check: what was looked at, whether it is well, and what to do if not."""
-
-    what: str
-    good: bool
-    remedy: str = ""
-
-    def line(self) -> str:
-        """As it is printed."""
-        return f"{'ok  ' if self.good else 'FAIL'}  {self.what}" + (f": {self.remedy}" if self.remedy else "")
-
-
-async def examine(environment: Mapping[str, str]) -> int:
+async def examine(environment: Mapping[str, str], aws: bool = False) -> int:
     """All checks in order; status 1 if one failed. A check that another one stands on is left out when that one fails."""
     status = 0
-    async for finding in findings(environment):
+    async for finding in findings(environment, aws):
         print(finding.line(), flush=True)
         if not finding.good:
             status = 1
     return status
 
 
-async def findings(environment: Mapping[str, str]) -> AsyncIterator[Finding]:
-    """Settings, database, SES."""
+async def findings(environment: Mapping[str, str], aws: bool) -> AsyncIterator[Finding]:
+    """Settings, database, SES, and with `aws` all that mailrail needs in the AWS account."""
     try:
         settings = config.load(environment)
         config.require(settings, "secret_key")
@@ -57,6 +44,11 @@ async def findings(environment: Mapping[str, str]) -> AsyncIterator[Finding]:
     if settings.worker_port:
         yield Finding(f"the worker's health and metrics: http://{settings.host}:{settings.worker_port}/metrics", True)
     yield await check_ses(settings)
+    if aws:
+        from mailrail.aws import examine as aws_account
+
+        async for finding in aws_account.findings(settings):
+            yield finding
 
 
 def check_sending(settings: Settings) -> Finding:
@@ -151,12 +143,3 @@ async def check_ses(settings: Settings) -> Finding:
     if not account.sending_enabled:
         return Finding(what, False, "sending is disabled for this account")
     return Finding(f"{what} grants {account.max_send_rate:,.0f} recipients a second", True)
-
-
-async def attempt(what: str, check: Awaitable[None]) -> Finding:
-    """A check that raises when something is wrong."""
-    try:
-        await check
-    except MailrailError as error:
-        return Finding(what, False, str(error))
-    return Finding(what, True)

@@ -15,16 +15,19 @@ from mailrail.bus.messages import Bus, ShardsReadyV1
 from mailrail.bus.parking import Parking
 from mailrail.bus.postgres import PostgresBus
 from mailrail.campaigns.handlers import SendLoop
+from mailrail.campaigns.reputation import judge_and_pause
 from mailrail.campaigns.schedule import run_scheduler
 from mailrail.cancellation import is_cancelled
 from mailrail.config import Settings
 from mailrail.confirmations.handlers import Confirmer
 from mailrail.db import partitions
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool, close_pool, open_pool
+from mailrail.domains import handlers as domains
 from mailrail.emails import store as emails
 from mailrail.emails.accepted_log import AcceptedLog, open_log
 from mailrail.emails.handlers import Reconciler
 from mailrail.events import handlers as events
+from mailrail.events import soft_bounces
 from mailrail.events import store as notifications
 from mailrail.events.queue import Puller
 from mailrail.ids import Ids
@@ -34,6 +37,7 @@ from mailrail.ops.health import Health, serving
 from mailrail.ops.ledger import LedgerWatch
 from mailrail.ops.metrics import Metrics
 from mailrail.privacy import handlers as privacy
+from mailrail.reputation import service as reputation
 from mailrail.ses.limiter import Limiter
 from mailrail.ses.sender import follow_keys, make_sender, take_keys
 from mailrail.web import store as requests
@@ -43,6 +47,8 @@ log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 2.0
 PARTITIONS_INTERVAL_S = 3600.0
+# The applier judges whom trouble befalls at once; this is for whom time heals.
+JUDGEMENT_INTERVAL_S = 60.0
 BLOCKING_THREADS = 2
 POOL_CLOSE_TIMEOUT_S = 5.0
 # For watches, health, metrics, and what a dispatcher does side by side.
@@ -88,7 +94,7 @@ async def pull(worker: Worker) -> None:
 
 async def apply(worker: Worker) -> None:
     """Role `apply`: notifications into events."""
-    await events.run_applier(worker.pool, worker.codec, worker.metrics.count_lag)
+    await events.run_applier(worker.pool, worker.codec, worker.settings, worker.metrics.count_lag)
 
 
 async def fold(worker: Worker) -> None:
@@ -111,23 +117,29 @@ async def sweep(worker: Worker) -> None:
 
 
 async def sweep_time(worker: Worker) -> None:
-    """Leases that ran out, partitions that are needed or not needed any more."""
-    since_partitions_s = PARTITIONS_INTERVAL_S
+    """Leases that ran out, reputations that time mends, partitions that are needed or not needed any more."""
+    since_partitions_s, since_judgement_s = PARTITIONS_INTERVAL_S, JUDGEMENT_INTERVAL_S
     while not is_cancelled():
         try:
             async with worker.pool.acquire() as conn:
                 await emails.expire_leases(conn)
                 await events.complete_finished(conn)
                 await sweep_answers(conn)
+                if since_judgement_s >= JUDGEMENT_INTERVAL_S:
+                    await judge_and_pause(conn, await reputation.doubtful_accounts(conn), worker.settings)
+                    since_judgement_s = 0.0
                 if since_partitions_s >= PARTITIONS_INTERVAL_S:
                     await partitions.make_partitions(conn)
                     await partitions.drop_old_notifications(conn)
                     await notifications.drop_old_parked(conn)
+                    await soft_bounces.forget_old(conn)
+                    await reputation.forget_old(conn)
                     since_partitions_s = 0.0
         except DATABASE_ERRORS as error:
             log.warning("sweep: the database failed (%s)", type(error).__name__)
         await asyncio.sleep(SWEEP_INTERVAL_S)
         since_partitions_s += SWEEP_INTERVAL_S
+        since_judgement_s += SWEEP_INTERVAL_S
 
 
 async def sweep_answers(conn: Connection) -> None:
@@ -156,6 +168,11 @@ async def erase(worker: Worker) -> None:
     await privacy.run_eraser(worker.pool, worker.settings.secret_key)
 
 
+async def watch_domains(worker: Worker) -> None:
+    """Role `domains`: whether sending domains are verified, and still are."""
+    await domains.run_watcher(worker.pool, worker.settings)
+
+
 async def send_webhooks(worker: Worker) -> None:
     """Role `webhooks`: what happened, to whom customers named."""
     await run_dispatcher(worker.pool, Ids(worker.codec), worker.settings, worker.metrics.count_webhooks)
@@ -173,6 +190,7 @@ ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "import": merge_imports,
     "confirm": confirm,
     "erase": erase,
+    "domains": watch_domains,
     "webhooks": send_webhooks,
 }
 

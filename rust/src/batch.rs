@@ -254,7 +254,7 @@ impl Shared {
             return self.rendered_request(row).map(Piece::Single);
         }
         let recipient = recipient_of(row);
-        let (skeleton, values) = match self.plan.content.evaluate(&recipient).map_err(unrenderable)? {
+        let (skeleton, values) = match self.plan.content_for(&recipient).evaluate(&recipient).map_err(unrenderable)? {
             Evaluated::Plain(rendered) => return Ok(Piece::Single(self.simple_request(row, &rendered))),
             Evaluated::Slots { skeleton, values } => (skeleton, values),
         };
@@ -272,7 +272,8 @@ impl Shared {
     }
 
     fn rendered_request(&self, row: &RecipientRow<'_>) -> std::result::Result<Request, Settled> {
-        let rendered = self.plan.content.render(&recipient_of(row)).map_err(unrenderable)?;
+        let recipient = recipient_of(row);
+        let rendered = self.plan.content_for(&recipient).render(&recipient).map_err(unrenderable)?;
         Ok(self.simple_request(row, &rendered))
     }
 

@@ -144,3 +144,10 @@ def test_an_amount_that_is_none(text: str) -> None:
 def test_amounts_are_exact() -> None:
     assert read_dollars("12.50") == 12_500_000
     assert read_dollars("$0.000001") == 1
+
+
+def test_a_reputation_is_shown_and_released(capsys: pytest.CaptureFixture[str]) -> None:
+    account = run(capsys, "account", "create", "Spotless")
+    assert "level       good" in run(capsys, "reputation", "show", account)
+    assert run(capsys, "reputation", "release", "Spotless").startswith("Spotless was good; its mail counts from now on")
+    assert "there is no account" in refused(capsys, "reputation", "release", "Nobody")

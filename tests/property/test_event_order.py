@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailrail._core import Codec
+from mailrail.config import Settings
 from mailrail.db.pool import Connection, connect
 from mailrail.emails import fold
 from mailrail.emails.model import OPEN_STATES, Claim, EventKind, Outcome, Result, State
@@ -135,7 +136,7 @@ class Mails:
         if notifications:
             await store.insert_notifications(self.conn, notifications)
         while await self.conn.fetchval("SELECT EXISTS (SELECT FROM notification_queue)"):
-            await apply_once(self.conn, CODEC)
+            await apply_once(self.conn, CODEC, Settings())
 
     async def fold(self) -> None:
         """All its shards, now."""

@@ -4,7 +4,8 @@ from typing import Any, TypedDict
 
 from mailrail.accounts.model import Account
 from mailrail.campaigns import form
-from mailrail.campaigns.model import Audience, Campaign, Launch
+from mailrail.campaigns.links import Link
+from mailrail.campaigns.model import Audience, Campaign, Launch, Progress
 from mailrail.campaigns.recipients import Recipient
 from mailrail.config import Settings
 from mailrail.ids import Ids, Kind
@@ -69,7 +70,10 @@ class CampaignsAnswer(PageAnswer):
 
 
 class ProgressAnswer(TypedDict):
-    """How far a send is: recipients = delivered + bounced + failed + skipped + open; the rest counts across them."""
+    """How far a send is: recipients = delivered + bounced + failed + skipped + open; the rest counts across them. Opened and
+    clicked are by people; `machine…` counts the others, of whom only scanners and privacy proxies were seen. Rates are of those
+    delivered, that of bounces of those accepted; null while there are none.
+    """
 
     recipients: int
     accepted: int
@@ -82,6 +86,33 @@ class ProgressAnswer(TypedDict):
     failed: int
     skipped: int
     open: int
+    machineOpened: int
+    machineClicked: int
+    openRate: float | None
+    clickRate: float | None
+    bounceRate: float | None
+    complaintRate: float | None
+    unsubscribeRate: float | None
+
+
+class LinkAnswer(TypedDict):
+    """A link of a campaign, `id` being its number in the mail. `clicked` counts people, `clicks` how often they followed it,
+    `machineClicks` how often scanners did.
+    """
+
+    id: str
+    url: str
+    clicked: int
+    clicks: int
+    machineClicks: int
+    firstClickAt: str | None
+    lastClickAt: str | None
+
+
+class LinksAnswer(PageAnswer):
+    """A page of a campaign's links, in the order in which they stand in the mail."""
+
+    links: list[LinkAnswer]
 
 
 class CampaignDetailAnswer(CampaignAnswer):
@@ -151,6 +182,8 @@ class RecipientStateAnswer(TypedDict):
     updatedAt: str | None
     opens: int
     clicks: int
+    machineOpens: int
+    machineClicks: int
     complained: bool
     unsubscribed: bool
 
@@ -204,6 +237,48 @@ def shown_cost(amount_micros: int, hold_id: int | None, ids: Ids) -> CostAnswer:
     }
 
 
+def shown_progress(progress: Progress) -> ProgressAnswer:
+    """How far a send is."""
+    delivered = progress.delivered
+    return {
+        "recipients": progress.recipients,
+        "accepted": progress.accepted,
+        "delivered": delivered,
+        "bounced": progress.bounced,
+        "complained": progress.complained,
+        "opened": progress.opened,
+        "clicked": progress.clicked,
+        "unsubscribed": progress.unsubscribed,
+        "failed": progress.failed,
+        "skipped": progress.skipped,
+        "open": progress.open,
+        "machineOpened": progress.machine_opened,
+        "machineClicked": progress.machine_clicked,
+        "openRate": _rate(progress.opened, delivered),
+        "clickRate": _rate(progress.clicked, delivered),
+        "bounceRate": _rate(progress.bounced, progress.accepted),
+        "complaintRate": _rate(progress.complained, delivered),
+        "unsubscribeRate": _rate(progress.unsubscribed, delivered),
+    }
+
+
+def _rate(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def shown_link(link: Link) -> LinkAnswer:
+    """A link and who followed it."""
+    return {
+        "id": str(link.n),
+        "url": link.url,
+        "clicked": link.clicked,
+        "clicks": link.clicks,
+        "machineClicks": link.machine_clicks,
+        "firstClickAt": shown_time_or_none(link.first_at),
+        "lastClickAt": shown_time_or_none(link.last_at),
+    }
+
+
 def shown_recipient(one: Recipient, stream_id: int, ids: Ids) -> RecipientStateAnswer:
     """Where one recipient stands."""
     return {
@@ -217,6 +292,8 @@ def shown_recipient(one: Recipient, stream_id: int, ids: Ids) -> RecipientStateA
         "updatedAt": shown_time_or_none(one.at),
         "opens": one.opens,
         "clicks": one.clicks,
+        "machineOpens": one.machine_opens,
+        "machineClicks": one.machine_clicks,
         "complained": one.complained,
         "unsubscribed": one.unsubscribed,
     }

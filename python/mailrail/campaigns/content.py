@@ -1,6 +1,6 @@
 """What a campaign says: its templates frozen for a send, tried out, and rendered for one contact."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -66,12 +66,25 @@ def try_out(frozen: Frozen, account: Account, settings: Settings) -> list[str]:
 
 def render(frozen: Frozen, account: Account, settings: Settings, contact: dict[str, Any]) -> Rendered:
     """The mail as this contact would read it; its link to unsubscribe names nobody. Raises TemplateInvalid."""
+    (rendered,) = render_each(frozen, account, settings, [contact])
+    if isinstance(rendered, TemplateInvalid):
+        raise rendered
+    return rendered
+
+
+def render_each(
+    frozen: Frozen, account: Account, settings: Settings, contacts: Iterable[dict[str, Any]]
+) -> list[Rendered | TemplateInvalid]:
+    """The mail as each of them would read it, or why there is none for that one."""
     stream = identity(account, settings, stream_id=0, list_id=None, sender=(None, SAMPLE_ADDRESS), reply_to=[])
     plan = _core.Plan(orjson.dumps(frozen), orjson.dumps(stream), _core.Codec(settings.secret_key.encode()))
-    try:
-        return Rendered(**orjson.loads(plan.preview(orjson.dumps(contact | {"contact_id": 0}))))
-    except _core.TemplateError as error:
-        raise TemplateInvalid(error.part, error.line, error.reason) from error
+    found: list[Rendered | TemplateInvalid] = []
+    for contact in contacts:
+        try:
+            found.append(Rendered(**orjson.loads(plan.preview(orjson.dumps(contact | {"contact_id": 0})))))
+        except _core.TemplateError as error:
+            found.append(TemplateInvalid(error.part, error.line, error.reason))
+    return found
 
 
 def identity(

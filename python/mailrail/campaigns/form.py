@@ -267,6 +267,11 @@ def seq_after(ids: Ids, stream_id: int, text: str) -> int | None:
             return None
 
 
+def link_after(text: str) -> int | None:
+    """The number of a link, which is its id; None for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
 # —— the way back, for changes ————————————————————————————————————————————————————————————————————————————————————————————
 
 

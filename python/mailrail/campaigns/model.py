@@ -340,7 +340,7 @@ GROUPS: dict[str, tuple[State, ...]] = {
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a send is, in recipients. recipients = delivered + bounced + failed + skipped + open; the rest counts
-    across them.
+    across them. Opened and clicked are by people; of the others, `machine_…` counts those of whom only machines were seen.
     """
 
     recipients: int = 0
@@ -354,6 +354,8 @@ class Progress:
     failed: int = 0
     skipped: int = 0
     open: int = 0
+    machine_opened: int = 0
+    machine_clicked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

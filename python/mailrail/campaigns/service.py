@@ -33,6 +33,7 @@ from mailrail.contacts.model import ListNotFound
 from mailrail.db.pool import Connection
 from mailrail.domains import service as domains
 from mailrail.emails.model import SendingHeld, State
+from mailrail.reputation import service as reputation
 from mailrail.templates import service as templates
 from mailrail.templates.model import TemplateInvalid
 from mailrail.wallet import service as wallet
@@ -168,11 +169,12 @@ async def start(conn: Connection, account: Account, campaign: Campaign, settings
     all of it or nothing.
 
     Raises SendingHeld, SenderNotVerified, NoDefaultSender, ListNotFound, EmptyAudience, TemplateInvalid, InsufficientFunds,
-    WalletFrozen.
+    WalletFrozen, ReputationStopped.
     """
     await refuse_while_held(conn)
     # Before the audience is copied: a schedule whose wallet is frozen comes here again every second.
     await wallet.refuse_while_frozen(conn, account.id)
+    await reputation.refuse_stopped_campaigns(conn, account.id)
     sender = await choose_sender(conn, account, campaign)
     # A list that is gone must not turn those whom it leaves out into recipients.
     await require_lists(conn, account.id, campaign.audience)
@@ -222,7 +224,7 @@ async def pause(conn: Connection, account_id: int, campaign_id: int) -> Campaign
 async def resume(conn: Connection, account: Account, campaign_id: int, settings: Settings) -> Campaign:
     """Goes on where the campaign was paused; a schedule waits for its time again, or starts now if that has passed.
 
-    Raises CampaignNotFound, CampaignStateWrong, and what `start` raises.
+    Raises CampaignNotFound, CampaignStateWrong, ReputationStopped, and what `start` raises.
     """
     campaign = await store.read_campaign(conn, account.id, campaign_id, lock=True)
     if decide(Verb.RESUME, campaign.status) is Step.KEEP:
@@ -231,6 +233,7 @@ async def resume(conn: Connection, account: Account, campaign_id: int, settings:
         if campaign.scheduled_at is not None and campaign.scheduled_at > await store.read_clock(conn):
             return await store.schedule_campaign(conn, campaign, campaign.scheduled_at)
         return (await start(conn, account, campaign, settings)).campaign
+    await reputation.refuse_stopped_campaigns(conn, account.id)
     resumed = await store.set_status(conn, campaign, Status.SENDING, None)
     await store.set_shard_states(conn, campaign.stream_id, "sending")
     # What came in meanwhile may have closed the last recipient: the fold finds that out and completes the campaign.
@@ -260,11 +263,13 @@ async def retry(
     """Sends again to those of `states` (FAILED, UNRESOLVED) under a new hold at today's price; a completed campaign opens
     again. Consent and suppression are checked once more when the mail goes out.
 
-    Raises CampaignNotFound, CampaignStateWrong, SendingHeld, NothingToRetry, InsufficientFunds, WalletFrozen.
+    Raises CampaignNotFound, CampaignStateWrong, SendingHeld, ReputationStopped, NothingToRetry, InsufficientFunds,
+    WalletFrozen.
     """
     campaign = await store.read_campaign(conn, account.id, campaign_id, lock=True)
     decide(Verb.RETRY, campaign.status)
     await refuse_while_held(conn)
+    await reputation.refuse_stopped_campaigns(conn, account.id)
     assert campaign.stream_id is not None
     await store.lock_shards_with(conn, campaign.stream_id, states)
     counts = await store.count_states(conn, account.id, campaign.stream_id)

@@ -201,7 +201,9 @@ async def read_progress(conn: Connection, account_id: int, stream_id: int, recip
         conn,
         """SELECT coalesce(sum(s.accepted), 0)::integer AS accepted, coalesce(sum(f.opened), 0)::integer AS opened,
              coalesce(sum(f.clicked), 0)::integer AS clicked, coalesce(sum(f.complained), 0)::integer AS complained,
-             coalesce(sum(f.unsubscribed), 0)::integer AS unsubscribed
+             coalesce(sum(f.unsubscribed), 0)::integer AS unsubscribed,
+             coalesce(sum(f.machine_opened), 0)::integer AS machine_opened,
+             coalesce(sum(f.machine_clicked), 0)::integer AS machine_clicked
            FROM shards s JOIN folds f USING (stream_id, shard) WHERE s.stream_id = $1 AND s.account_id = $2""",
         stream_id,
         account_id,
@@ -225,6 +227,8 @@ async def read_progress(conn: Connection, account_id: int, stream_id: int, recip
         failed=total(*GROUPS["failed"]),
         skipped=total(*GROUPS["skipped"]),
         open=recipients - closed,
+        machine_opened=live["machine_opened"],
+        machine_clicked=live["machine_clicked"],
     )
 
 
@@ -486,6 +490,15 @@ async def pause_campaign(conn: Connection, stream_id: int, reason: str) -> None:
     )
     if paused is not None:
         await set_shard_states(conn, stream_id, "paused")
+
+
+async def read_running(conn: Connection, account_id: int) -> list[int]:
+    """Streams of the account's campaigns that are being sent."""
+    rows = await conn.fetch(
+        "SELECT stream_id FROM campaigns WHERE account_id = $1 AND status IN ('queued', 'sending') ORDER BY id",
+        account_id,
+    )
+    return [row["stream_id"] for row in rows]
 
 
 async def finished_streams(conn: Connection) -> list[int]:

@@ -154,6 +154,7 @@ class ListDraft:
     name: str
     double_opt_in: bool = False
     confirmation: Confirmation = Confirmation()
+    is_public: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,8 @@ class ContactList:
     account_id: int
     name: str
     double_opt_in: bool
+    # Whether readers of any of the account's mail may join it.
+    is_public: bool
     confirmation: Confirmation
     created_at: datetime
     contacts: int
@@ -213,6 +216,15 @@ class Membership:
     list_name: str
     status: ContactStatus
     subscribed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A list that is a contact's to choose; `status` is his place on it, None if he was never there."""
+
+    list_id: int
+    name: str
+    status: ContactStatus | None
 
 
 class ContactNotFound(MailrailError):

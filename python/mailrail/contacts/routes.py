@@ -85,7 +85,9 @@ ConfirmationAnswer = TypedDict(
 
 
 class ListAnswer(TypedDict):
-    """A list. `contacts` are subscribed to it, `pending` were asked and have not confirmed, `unsubscribed` left it."""
+    """A list. `contacts` are subscribed to it, `pending` were asked and have not confirmed, `unsubscribed` left it. What is
+    `public` is offered to the readers of all mail.
+    """
 
     id: str
     name: str
@@ -93,6 +95,7 @@ class ListAnswer(TypedDict):
     pending: int
     unsubscribed: int
     doubleOptIn: bool
+    public: bool
     confirmation: ConfirmationAnswer
     createdAt: str
 
@@ -389,6 +392,7 @@ def _shown_list(item: ContactList, ids: Ids) -> ListAnswer:
         "pending": item.pending,
         "unsubscribed": item.unsubscribed,
         "doubleOptIn": item.double_opt_in,
+        "public": item.is_public,
         "confirmation": {"subject": asks.subject, "wording": asks.wording, "from": sender},
         "createdAt": shown_time(item.created_at),
     }

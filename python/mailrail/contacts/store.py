@@ -27,9 +27,9 @@ from mailrail.db.pool import Connection
 
 _COLUMNS = "id, account_id, email, name, first_name, last_name, status, tags, custom_fields, created_at, updated_at"
 # As what a new contact, or one with a new address, has to be taken.
-_AS_SUPPRESSED = """(SELECT CASE x.reason WHEN 'bounce' THEN 'bounced' WHEN 'complaint' THEN 'complained'
+_AS_SUPPRESSED = """(SELECT CASE x.reason WHEN 'bounce' THEN 'bounced' WHEN 'soft_bounces' THEN 'bounced' WHEN 'complaint' THEN 'complained'
   WHEN 'unsubscribe' THEN 'unsubscribed' END FROM suppressions x WHERE x.account_id = {account} AND x.email_folded = lower({email}))"""
-_LISTS = """SELECT l.id, l.account_id, l.name, l.double_opt_in, l.confirmation_subject, l.confirmation_wording,
+_LISTS = """SELECT l.id, l.account_id, l.name, l.double_opt_in, l.is_public, l.confirmation_subject, l.confirmation_wording,
   l.confirmation_name, l.confirmation_email, l.created_at, n.contacts, n.pending, n.unsubscribed
 FROM lists l CROSS JOIN LATERAL (
   SELECT count(*) FILTER (WHERE m.status = 'subscribed')::integer AS contacts,
@@ -39,6 +39,7 @@ FROM lists l CROSS JOIN LATERAL (
 _LIST_CHANGES = (
     "name",
     "double_opt_in",
+    "is_public",
     "confirmation_subject",
     "confirmation_wording",
     "confirmation_name",
@@ -56,6 +57,7 @@ def _list(row: Any) -> ContactList:
         account_id=row["account_id"],
         name=row["name"],
         double_opt_in=row["double_opt_in"],
+        is_public=row["is_public"],
         confirmation=Confirmation(
             row["confirmation_subject"],
             row["confirmation_wording"],
@@ -265,8 +267,8 @@ async def insert_list(conn: Connection, account_id: int, draft: ListDraft) -> in
     """The new list's id, or None where the account has a list of this name."""
     list_id: int | None = await conn.fetchval(
         """INSERT INTO lists (account_id, name, double_opt_in, confirmation_subject, confirmation_wording, confirmation_name,
-             confirmation_email)
-           VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING id""",
+             confirmation_email, is_public)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING id""",
         account_id,
         draft.name,
         draft.double_opt_in,
@@ -274,6 +276,7 @@ async def insert_list(conn: Connection, account_id: int, draft: ListDraft) -> in
         draft.confirmation.wording,
         draft.confirmation.sender_name,
         draft.confirmation.sender_email,
+        draft.is_public,
     )
     return list_id
 

@@ -21,14 +21,15 @@ MAILS_LOCK = 0x6D61696C
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What decides about mails before anything is written: whether sending is held, which of the domains are verified and
-    which of the addresses suppressed, and the shard under a lease that holds from now, if it is still to be had. With
-    `has_erased` some of the addresses may be suppressed that are known by their hash alone.
+    which of the addresses suppressed, why the account may send nothing, and the shard under a lease that holds from now, if
+    it is still to be had. With `has_erased` some of the addresses may be suppressed that are known by their hash alone.
     """
 
     is_held: bool
     verified_domains: frozenset[str]
     suppressed: frozenset[str]
     has_erased: bool
+    stopped_because: str | None
     renewed: LeasedShard | None
 
 
@@ -57,6 +58,7 @@ SELECT (SELECT held_at IS NOT NULL FROM installation) AS is_held,
   ARRAY(SELECT email_folded FROM suppressions
         WHERE account_id = $1 AND email_folded = ANY($3::text[]) AND reason <> 'unsubscribe') AS suppressed,
   EXISTS (SELECT FROM suppression_hashes WHERE account_id = $1) AS has_erased,
+  (SELECT reason FROM reputations WHERE account_id = $1 AND level = 'mail_stopped') AS stopped_because,
   pg_advisory_xact_lock_shared($8, hashint8($1)),
   r.stream_id, r.shard, r.account_id, r.lease_id, r.epoch
 FROM (SELECT) AS one LEFT JOIN renewed r ON true
@@ -97,6 +99,7 @@ async def look(
         frozenset(row["verified"]),
         frozenset(row["suppressed"]),
         row["has_erased"],
+        row["stopped_because"],
         renewed,
     )
 

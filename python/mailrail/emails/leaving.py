@@ -15,6 +15,7 @@ from mailrail.emails.mail import Mail
 from mailrail.emails.model import SendingHeld
 from mailrail.emails.submission import Shard
 from mailrail.emails.taking import open_numbers
+from mailrail.reputation.model import ReputationStopped
 from mailrail.wallet import service as wallet
 
 
@@ -24,11 +25,13 @@ async def leave(
     """Takes mails whose senders may send, paid by the account, and wakes a worker. All of them or none.
 
     Their numbers come from `shard`, the answer of an earlier call whose transaction was committed, while it has room.
-    Raises SendingHeld, InsufficientFunds, SpendCapReached, WalletFrozen.
+    Raises SendingHeld, ReputationStopped, InsufficientFunds, SpendCapReached, WalletFrozen.
     """
     standing = await desk_store.look(conn, account.id, [], [], None, settings.lease_s)
     if standing.is_held:
         raise SendingHeld
+    if standing.stopped_because is not None:
+        raise ReputationStopped(standing.stopped_because)
     recipients = sum(len(mail.addresses) for mail in taken)
     if shard is None or not shard.has_room(recipients):
         shard = await open_numbers(conn, account.id, taken[0].sender, settings)

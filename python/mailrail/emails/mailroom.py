@@ -75,8 +75,8 @@ class Mailroom:
     ) -> list[Sent]:
         """Takes the mails and sends what can be sent now; returns once each has an answer or was left to a worker.
 
-        All of them or none: raises SenderNotVerified, InsufficientFunds, WalletFrozen, SpendCapReached, SendingHeld, and
-        Replayed, IdempotencyKeyInUse or IdempotencyKeyReused for a key that came before.
+        All of them or none: raises SenderNotVerified, InsufficientFunds, WalletFrozen, SpendCapReached, SendingHeld,
+        ReputationStopped, and Replayed, IdempotencyKeyInUse or IdempotencyKeyReused for a key that came before.
         """
         submission = Submission(mails_, key)
         self._desk(account, is_test).add(account, submission)

@@ -38,6 +38,7 @@ from mailrail.emails.service import MailInvalid, ScheduleTooFar
 from mailrail.emails.submission import Sent
 from mailrail.errors import IdempotencyKeyInUse, IdempotencyKeyReused, MailrailError
 from mailrail.ids import NO_ROW, Ids, Kind
+from mailrail.reputation.model import ReputationStopped
 from mailrail.templates import service as templates
 from mailrail.templates.model import Ref, TemplateNotFound, Version
 from mailrail.wallet.model import InsufficientFunds, SpendCapReached, WalletFrozen
@@ -61,6 +62,7 @@ ACCEPT_ERRORS = (
     SpendCapReached,
     WalletFrozen,
     SendingHeld,
+    ReputationStopped,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
 )

@@ -19,6 +19,7 @@ from mailrail.emails.desk_store import SHARD_SIZE, Placed, Standing
 from mailrail.emails.model import SendingHeld
 from mailrail.emails.submission import Shard, Submission, Written
 from mailrail.errors import MailrailError
+from mailrail.reputation.model import ReputationStopped
 from mailrail.suppressions import service as suppressions
 from mailrail.wallet import service as wallet
 from mailrail.wallet.model import InsufficientFunds, WalletFrozen
@@ -41,7 +42,7 @@ class Taking:
     _holds: dict[Submission, int] = field(default_factory=dict)
 
     async def write(self, conn: Connection) -> None:
-        """In the caller's transaction. Raises SendingHeld."""
+        """In the caller's transaction. Raises SendingHeld, ReputationStopped."""
         standing = await self._look(conn)
         self.batch[:] = await keys.take(conn, self.account.id, self.batch, self.is_test, self.settings.lease_s)
         await self._refuse_unverified(conn, standing)
@@ -82,6 +83,9 @@ class Taking:
         )
         if standing.is_held:
             raise SendingHeld
+        # What a test key sends reaches nobody.
+        if standing.stopped_because is not None and not self.is_test:
+            raise ReputationStopped(standing.stopped_because)
         if sending is not None and sent:
             if standing.renewed is None:
                 sending.is_left, sending = True, None

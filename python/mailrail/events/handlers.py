@@ -8,11 +8,15 @@ from collections.abc import Awaitable, Callable
 from mailrail import failpoints
 from mailrail._core import Codec, parse_events
 from mailrail.campaigns import store as campaigns
+from mailrail.campaigns.reputation import judge_and_pause
 from mailrail.cancellation import is_cancelled
+from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.emails import fold
 from mailrail.emails.model import ShardUnfoldable
-from mailrail.events import store
+from mailrail.events import soft_bounces, store
+from mailrail.reputation import service as reputation
+from mailrail.reputation.model import Tally
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +31,11 @@ def ignore_lag(seconds: float, events: int) -> None:
     """Where nobody counts."""
 
 
-async def apply_once(conn: Connection, codec: Codec, count_lag: CountLag = ignore_lag) -> bool:
+async def apply_once(conn: Connection, codec: Codec, settings: Settings, count_lag: CountLag = ignore_lag) -> bool:
     """Applies one batch in one transaction; False when so few waited that it is worth gathering more first. `count_lag` is told how
     long events were under way from SES to here.
     """
+    tallies: list[Tally] = []
     lags: list[tuple[float, int]] = []
     with contextlib.ExitStack() as under_way:
         async with conn.transaction():
@@ -39,28 +44,44 @@ async def apply_once(conn: Connection, codec: Codec, count_lag: CountLag = ignor
             if taken:
                 under_way.enter_context(failpoints.span("event", rows=taken))
                 failpoints.hit("apply.taken", rows=taken)
-                lags = await _apply_taken(conn, codec)
+                tallies = await _apply_taken(conn, codec, settings)
+                lags = await store.read_lags(conn)
                 failpoints.hit("apply.inserted", rows=taken)
         if taken:
             failpoints.hit("apply.committed", rows=taken)
+            if troubled := [one.account_id for one in tallies if one.is_trouble]:
+                await judge_and_pause(conn, troubled, settings)
     for seconds, events in lags:
         count_lag(seconds, events)
     return taken >= WORTHWHILE_BATCH
 
 
-async def _apply_taken(conn: Connection, codec: Codec) -> list[tuple[float, int]]:
+async def _apply_taken(conn: Connection, codec: Codec, settings: Settings) -> list[Tally]:
     parsed = await asyncio.to_thread(parse_events, codec, await store.read_taken(conn))
     await store.stage(conn, parsed.events, parsed.parked)
-    await store.insert_events(conn)
+    tallies = await store.insert_events(conn)
     await store.note_canaries(conn)
     await store.suppress_addresses(conn)
+    await judge_soft_bounces(conn, sum(one.soft_bounced for one in tallies), settings)
     await store.mark_folds_due(conn)
     if parsed.parked_count:
         log.warning("applier: parked %d notifications; `mailrail events parked` says what and why", parsed.parked_count)
         await store.park_notifications(conn)
     if parsed.event_count:
         await store.note_heard(conn)
-    return await store.read_lags(conn)
+    await reputation.count(conn, tallies)
+    return tallies
+
+
+async def judge_soft_bounces(conn: Connection, softly: int, settings: Settings) -> None:
+    """Ends mail to addresses that it comes back from again and again. Bounces are counted before deliveries clear them, so
+    that their order within a batch does not matter.
+    """
+    if softly:
+        await soft_bounces.count(conn)
+    await soft_bounces.clear_delivered(conn)
+    if softly:
+        await soft_bounces.suppress(conn, settings.soft_bounces_max, settings.soft_bounce_days_min)
 
 
 async def fold_once(conn: Connection) -> bool:
@@ -102,9 +123,9 @@ async def complete_finished(conn: Connection) -> None:
         await complete_if_done(conn, stream_id)
 
 
-async def run_applier(pool: Pool, codec: Codec, count_lag: CountLag = ignore_lag) -> None:
+async def run_applier(pool: Pool, codec: Codec, settings: Settings, count_lag: CountLag = ignore_lag) -> None:
     """Until cancelled."""
-    await _run(pool, "applier", lambda conn: apply_once(conn, codec, count_lag))
+    await _run(pool, "applier", lambda conn: apply_once(conn, codec, settings, count_lag))
 
 
 async def run_folder(pool: Pool) -> None:

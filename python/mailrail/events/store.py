@@ -9,6 +9,7 @@ from mailrail.emails.fold import FOLD_INTERVAL_S
 from mailrail.emails.model import EventKind
 from mailrail.emails.reconcile import CANARY_STREAM_ID
 from mailrail.events.model import PARKED_KEEP_DAYS, Notification, Parked, QueueDepth
+from mailrail.reputation.model import Tally
 
 # One row a process and this long at most is written about events that came.
 HEARD_EVERY_S = 5.0
@@ -32,13 +33,19 @@ async def insert_notifications(conn: Connection, notifications: Sequence[Notific
     return int(status.rpartition(" ")[2])
 
 
+# The reader took it back, or only a signature failed.
+_NO_COMPLAINT = "^(not-spam|auth-failure)(/|$)"
+
 # Session tables: each filled by one statement, read set-wise, emptied with the transaction.
 _STAGING = """
 CREATE TEMP TABLE IF NOT EXISTS taken (day date, message_id text) ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS incoming (
   notification_id bigint, stream_id bigint, seq integer, attempt smallint, kind smallint, dedupe bigint,
-  at timestamptz, address text, ses_message_id text, detail text) ON COMMIT DELETE ROWS;
+  at timestamptz, address text, ses_message_id text, detail text, machine text)
+  ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS unreadable (notification_id bigint, reason text) ON COMMIT DELETE ROWS;
+CREATE TEMP TABLE IF NOT EXISTS soft (
+  account_id bigint, stream_id bigint, seq integer, at timestamptz, detail text) ON COMMIT DELETE ROWS;
 -- Every join here goes from a few staged rows into a large indexed table; without statistics on either, the planner
 -- would rather read the large one whole.
 SET LOCAL enable_hashjoin = off;
@@ -83,18 +90,36 @@ async def stage(conn: Connection, events: bytes, parked: bytes) -> None:
     await conn.copy_to_table("unreadable", source=io.BytesIO(parked), format="binary")
 
 
-async def insert_events(conn: Connection) -> None:
-    """Adds the staged events to their mails; those of streams that are gone are passed over."""
-    await conn.execute(
-        """INSERT INTO events (stream_id, seq, kind, dedupe, account_id, attempt, at, ses_message_id, detail)
-           SELECT i.stream_id, i.seq, i.kind, i.dedupe, s.account_id, i.attempt, i.at, i.ses_message_id,
-             -- Servers quote the address when they refuse it; an erased person's shall not come back by that.
-             CASE WHEN i.detail IS NOT NULL AND s.account_id IN (SELECT account_id FROM erasures) AND EXISTS (
-                    SELECT FROM audience a WHERE a.stream_id = i.stream_id AND a.seq = i.seq AND a.email_hash IS NOT NULL)
-                  THEN NULL ELSE i.detail END
-           FROM incoming i JOIN streams s USING (stream_id)
-           ON CONFLICT DO NOTHING"""
+async def insert_events(conn: Connection) -> list[Tally]:
+    """Adds the staged events to their mails; those of streams that are gone are passed over. Those of the new
+    ones that are soft bounces go into table soft. What the new ones say of each account's mail.
+    """
+    rows = await conn.fetch(
+        """WITH added AS (
+             INSERT INTO events (stream_id, seq, kind, dedupe, account_id, attempt, at, ses_message_id, machine, detail)
+             SELECT i.stream_id, i.seq, i.kind, i.dedupe, s.account_id, i.attempt, i.at, i.ses_message_id, i.machine,
+               -- Servers quote the address when they refuse it; an erased person's shall not come back by that.
+               CASE WHEN i.detail IS NOT NULL AND s.account_id IN (SELECT account_id FROM erasures) AND EXISTS (
+                      SELECT FROM audience a WHERE a.stream_id = i.stream_id AND a.seq = i.seq AND a.email_hash IS NOT NULL)
+                    THEN NULL ELSE i.detail END
+             FROM incoming i JOIN streams s USING (stream_id)
+             ON CONFLICT DO NOTHING RETURNING account_id, stream_id, seq, kind, at, detail
+           ), softly AS (
+             INSERT INTO soft SELECT account_id, stream_id, seq, coalesce(at, now()), detail FROM added WHERE kind = $1
+           )
+           SELECT account_id, count(*) FILTER (WHERE kind = $2) AS delivered,
+             -- What SES did not even try does not count against anybody there.
+             count(*) FILTER (WHERE kind = $3 AND coalesce(detail, '') !~ '^Permanent/On[A-Za-z]*SuppressionList') AS bounced,
+             count(*) FILTER (WHERE kind = $1) AS soft_bounced,
+             count(*) FILTER (WHERE kind = $4 AND coalesce(detail, '') !~ $5) AS complained
+           FROM added WHERE kind IN ($1, $2, $3, $4) GROUP BY account_id ORDER BY account_id""",
+        int(EventKind.BOUNCE_TRANSIENT),
+        int(EventKind.DELIVERY),
+        int(EventKind.BOUNCE_PERMANENT),
+        int(EventKind.COMPLAINT),
+        _NO_COMPLAINT,
     )
+    return [Tally(**row) for row in rows]
 
 
 async def note_canaries(conn: Connection) -> None:
@@ -113,21 +138,25 @@ async def suppress_addresses(conn: Connection) -> None:
     await conn.execute(
         """WITH hit AS (
              SELECT DISTINCT ON (a.account_id, lower(a.email), a.email_hash) a.account_id, lower(a.email) AS email_folded,
-               a.email_hash, i.kind, CASE i.kind WHEN $1 THEN 'bounce' ELSE 'complaint' END AS reason
+               a.email_hash, i.kind, CASE i.kind WHEN $1 THEN 'bounce' ELSE 'complaint' END AS reason, i.stream_id, i.seq,
+               class_of(i.detail) AS detail
              FROM incoming i JOIN audience a USING (stream_id, seq)
-             WHERE i.kind = $1 OR (i.kind = $2 AND coalesce(i.detail, '') !~ '^(not-spam|auth-failure)(/|$)')
+             WHERE i.kind = $1 OR (i.kind = $2 AND coalesce(i.detail, '') !~ $3)
              ORDER BY a.account_id, lower(a.email), a.email_hash, i.kind DESC
            ), suppressed AS (
-             INSERT INTO suppressions AS x (account_id, email_folded, reason)
-             SELECT account_id, email_folded, reason FROM hit WHERE email_hash IS NULL
-             -- What refuses campaigns alone becomes what refuses all mail; a complaint outweighs a bounce whichever came first.
-             ON CONFLICT (account_id, email_folded) DO UPDATE SET reason = excluded.reason
-               WHERE x.reason = 'unsubscribe' OR (x.reason = 'bounce' AND excluded.reason = 'complaint')
+             INSERT INTO suppressions AS x (account_id, email_folded, reason, stream_id, seq, detail)
+             SELECT account_id, email_folded, reason, stream_id, seq, detail FROM hit WHERE email_hash IS NULL
+             -- What refuses campaigns alone becomes what refuses all mail, and the weightier reason stays whichever came first.
+             ON CONFLICT (account_id, email_folded) DO UPDATE SET reason = excluded.reason, stream_id = excluded.stream_id,
+                 seq = excluded.seq, detail = excluded.detail
+               WHERE x.reason IN ('unsubscribe', 'soft_bounces') OR (x.reason = 'bounce' AND excluded.reason = 'complaint')
+           ), settled AS (
+             DELETE FROM soft_bounces b USING hit WHERE b.account_id = hit.account_id AND b.email_folded = hit.email_folded
            ), erased AS (
              INSERT INTO suppression_hashes AS x (account_id, email_hash, reason, created_at)
              SELECT account_id, email_hash, reason, now() FROM hit WHERE email_hash IS NOT NULL
              ON CONFLICT (account_id, email_hash) DO UPDATE SET reason = excluded.reason
-               WHERE x.reason = 'unsubscribe' OR (x.reason = 'bounce' AND excluded.reason = 'complaint')
+               WHERE x.reason IN ('unsubscribe', 'soft_bounces') OR (x.reason = 'bounce' AND excluded.reason = 'complaint')
            ), complained AS (
              INSERT INTO consents (account_id, contact_id, status, source, at)
              SELECT c.account_id, c.id, 'unsubscribed', 'complaint', now() FROM hit
@@ -139,6 +168,7 @@ async def suppress_addresses(conn: Connection) -> None:
              AND (c.status IN ('subscribed', 'pending') OR c.status = 'bounced' AND hit.kind = $2)""",
         int(EventKind.BOUNCE_PERMANENT),
         int(EventKind.COMPLAINT),
+        _NO_COMPLAINT,
     )
 
 

@@ -1,6 +1,5 @@
 """/v1/mail/campaigns."""
 
-from dataclasses import asdict
 from typing import TypedDict
 
 from sanic.response import HTTPResponse
@@ -13,6 +12,7 @@ from mailrail.campaigns.answers import (
     SenderAnswer,
     cost,
     estimated_micros,
+    shown_progress,
     written_audience,
 )
 from mailrail.campaigns.form import read_launch
@@ -86,7 +86,7 @@ class MailCampaignDetailAnswer(MailCampaignAnswer, _Sending):
 
 
 class CampaignStatsAnswer(ProgressAnswer):
-    """How far a send is: recipients = delivered + bounced + failed + skipped + open; the rest counts across them."""
+    """How far a send is, by counts of recipients and by rates."""
 
     id: str
 
@@ -202,7 +202,7 @@ async def stats(request: Request, campaign_id: str) -> HTTPResponse:
     async with request.transaction() as conn:
         campaign = await service.get(conn, account_id, ctx.ids.find(Kind.CAMPAIGN, campaign_id))
         progress = await service.progress(conn, campaign)
-    return answer({"id": ctx.ids.encode(Kind.CAMPAIGN, campaign.id), **asdict(progress)})
+    return answer({"id": ctx.ids.encode(Kind.CAMPAIGN, campaign.id), **shown_progress(progress)})
 
 
 def _shown(campaign: Campaign, audience_count: int, request: Request) -> MailCampaignAnswer:

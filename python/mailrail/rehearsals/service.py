@@ -27,6 +27,7 @@ from mailrail.emails.mail import Mail
 from mailrail.errors import MailrailError
 from mailrail.rehearsals.form import Cast, TestDraft
 from mailrail.rehearsals.model import HTML_SHOWN_MAX_BYTES, DryRun, Preview, Reader, reader_of
+from mailrail.reputation import service as reputation
 from mailrail.ses.model import Limits, seconds_to_send
 from mailrail.templates.model import TemplateInvalid
 from mailrail.wallet import service as wallet
@@ -89,6 +90,7 @@ async def dry_run(conn: Connection, account: Account, campaign_id: int, limits: 
         await _ask(problems, service.is_now(conn, starts_at))
     await _ask(problems, service.refuse_while_held(conn))
     await _ask(problems, wallet.refuse_while_frozen(conn, account.id))
+    await _ask(problems, reputation.refuse_stopped_campaigns(conn, account.id))
     await _ask(problems, service.require_lists(conn, account.id, campaign.audience))
     sender = await _ask(problems, service.choose_sender(conn, account, campaign))
     reach = await audience.measure(conn, account.id, campaign.audience)
@@ -194,7 +196,7 @@ async def _try_out(conn: Connection, account: Account, campaign: Campaign, setti
     html_bytes = len(rendered.html.encode())
     if html_bytes > HTML_SHOWN_MAX_BYTES:
         warnings.append(
-            f"The HTML has {html_bytes // 1024} KB. Gmail shows the first {HTML_SHOWN_MAX_BYTES // 1024} only."
+            f"The HTML has {html_bytes // 1000} KB. Gmail shows the first {HTML_SHOWN_MAX_BYTES // 1000} only."
         )
     if account.postal_address is None:
         warnings.append("The account has no postalAddress, which the law of many countries wants in such mail.")

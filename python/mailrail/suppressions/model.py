@@ -1,24 +1,42 @@
 """Facts of suppressions."""
 
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 
 from mailrail.errors import MailrailError
 
 # Addresses that one request may enter.
 ENTRIES_MAX = 1000
+# Soft bounces further apart have nothing to do with each other.
+SOFT_BOUNCE_DAYS = 30
 
 
 class Reason(StrEnum):
     """Why an address gets no mail."""
 
     BOUNCE = "bounce"
+    # Mail to it came back again and again, though never for good.
+    SOFT_BOUNCES = "soft_bounces"
     COMPLAINT = "complaint"
     MANUAL = "manual"
+    # A list that was brought along, and that did not say why.
+    IMPORTED = "imported"
     # Of a person whose contact was deleted. Transactional mail still goes: only campaigns were refused.
     UNSUBSCRIBE = "unsubscribe"
+
+
+def is_worn_out(bounces: Mapping[date, int], bounces_min: int, days_min: int) -> bool:
+    """Whether an address gets no more mail: within some SOFT_BOUNCE_DAYS, `bounces_min` mails came back from it on
+    `days_min` different days, and none arrived since. `bounces` are those since the last delivery, by day.
+    """
+    for last in bounces:
+        recent = [count for day, count in bounces.items() if 0 <= (last - day).days < SOFT_BOUNCE_DAYS]
+        if sum(recent) >= bounces_min and len(recent) >= days_min:
+            return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

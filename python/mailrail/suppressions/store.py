@@ -103,6 +103,8 @@ async def replace_by_hash(conn: Connection, account_id: int, folded: str, email_
     await conn.execute(
         """WITH gone AS (
              DELETE FROM suppressions WHERE account_id = $1 AND email_folded = $2 RETURNING reason, created_at
+           ), counted AS (
+             DELETE FROM soft_bounces WHERE account_id = $1 AND email_folded = $2
            )
            INSERT INTO suppression_hashes (account_id, email_hash, reason, created_at)
            SELECT $1, $3, reason, created_at FROM gone ON CONFLICT DO NOTHING""",

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from mailrail._core import Codec
     from mailrail.emails.mailroom import Mailroom
     from mailrail.events.service import Intake
+    from mailrail.rehearsals.link_checker import LinkChecker
     from mailrail.web.routes import Reference
 
 
 @dataclass
 class Context:
-    """`app.ctx`. What needs an event loop (pool, intake, mailroom) is there from the start of the server on."""
+    """`app.ctx`. What needs an event loop (pool, intake, mailroom, link checker) is there from the start of the server on."""
 
     settings: Settings
     codec: "Codec"
@@ -46,6 +47,7 @@ class Context:
     pool: Pool = field(init=False)
     intake: "Intake" = field(init=False)
     mailroom: "Mailroom" = field(init=False)
+    link_checker: "LinkChecker" = field(init=False)
 
     def __post_init__(self) -> None:
         """What derives from the settings."""

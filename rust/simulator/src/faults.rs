@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
+use crate::store::HeadersFate;
 
 /// Probabilities between 0 and 1. Calls: sends only; other operations always work.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -32,6 +33,10 @@ pub struct Faults {
     pub duplicate_events: f64,
     /// An event is held back for up to three seconds.
     pub reorder_events: f64,
+    /// A mail's custom headers arrive in the opposite order.
+    pub reorder_headers: f64,
+    /// The DKIM signature of a mail does not cover its headers of unsubscribing.
+    pub unsigned_headers: f64,
     /// Off lets signatures of any age pass.
     pub skew_check: bool,
     /// How far a signature's time may be from ours, in milliseconds, instead of what the options say.
@@ -55,6 +60,8 @@ impl Default for Faults {
             lose_events: 0.0,
             duplicate_events: 0.0,
             reorder_events: 0.0,
+            reorder_headers: 0.0,
+            unsigned_headers: 0.0,
             skew_check: true,
             signature_max_age_ms: None,
             seed: 0,
@@ -78,6 +85,8 @@ impl Faults {
             ("lose_events", faults.lose_events),
             ("duplicate_events", faults.duplicate_events),
             ("reorder_events", faults.reorder_events),
+            ("reorder_headers", faults.reorder_headers),
+            ("unsigned_headers", faults.unsigned_headers),
         ];
         match rates.iter().find(|(_, rate)| !(0.0..=1.0).contains(rate)) {
             Some((name, _)) => Err(format!("{name} must be between 0 and 1")),
@@ -150,6 +159,17 @@ impl FaultDraw {
         self.first(menu)
     }
 
+    /// Whether any mail's headers may come out otherwise.
+    pub fn touches_headers(&self) -> bool {
+        self.menu.reorder_headers + self.menu.unsigned_headers > 0.0
+    }
+
+    /// What happens to the headers of the next mail.
+    pub fn headers(&mut self) -> HeadersFate {
+        let is_reversed = self.random.happens(self.menu.reorder_headers);
+        HeadersFate { is_reversed, is_unsigned: self.random.happens(self.menu.unsigned_headers) }
+    }
+
     /// Whether any event may be lost, doubled or held back.
     pub fn touches_events(&self) -> bool {
         self.menu.lose_events + self.menu.duplicate_events + self.menu.reorder_events > 0.0
@@ -184,6 +204,7 @@ mod tests {
         let mut draw = FaultDraw::new(Faults::default());
         assert_eq!((draw.before(), draw.after(), draw.entry()), (None, None, None));
         assert!(!draw.touches_events());
+        assert!(!draw.touches_headers());
         assert_eq!(draw.event(), EventFate::default());
     }
 
@@ -201,5 +222,7 @@ mod tests {
         assert!(with(r#"{"lose_events":1}"#).event().is_lost);
         assert!(with(r#"{"duplicate_events":1}"#).event().copy.is_some());
         assert!(with(r#"{"reorder_events":1}"#).event().delay_ms > 0);
+        assert!(with(r#"{"reorder_headers":1}"#).headers().is_reversed);
+        assert!(with(r#"{"unsigned_headers":1}"#).headers().is_unsigned);
     }
 }

@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from mailrail._core import Codec
+from mailrail.config import Settings
 from mailrail.db.pool import Connection, Pool
 from mailrail.events import parked, store
 from mailrail.events.handlers import apply_once
@@ -44,7 +45,7 @@ async def replay(conn: Connection, **only: object) -> tuple[int, int]:
     options = {"reason": None, "since": None, "most": 10_000} | only
     async with conn.transaction():
         done = await parked.replay(conn, **options)  # type: ignore[arg-type]
-    await apply_once(conn, CODEC)
+    await apply_once(conn, CODEC, Settings())
     return done
 
 
@@ -65,7 +66,7 @@ async def test_what_can_be_read_now_is_applied_once(worker_pool: Pool) -> None:
         assert await replay(conn) == (0, 0)
         # And the same by itself, as SNS may repeat it.
         await store.insert_notifications(conn, [Notification("one", "arn", body), Notification("three", "arn", body)])
-        await apply_once(conn, CODEC)
+        await apply_once(conn, CODEC, Settings())
         kinds = await conn.fetch("SELECT kind FROM events WHERE stream_id = $1", stream.stream_id)
         assert [row["kind"] for row in kinds] == [2]
         assert await count(conn, "parked_notifications") == 0
@@ -113,7 +114,7 @@ async def test_only_what_is_asked_for_is_replayed(worker_pool: Pool) -> None:
 async def test_parked_ones_outlive_their_raw_rows_and_end_some_day(worker_pool: Pool) -> None:
     async with worker_pool.acquire() as conn:
         await store.insert_notifications(conn, [Notification("odd", "arn", "odd")])
-        await apply_once(conn, CODEC)
+        await apply_once(conn, CODEC, Settings())
         await conn.execute("DELETE FROM notifications")
         [found] = await parked.overview(conn)
         assert (found.count, found.reason, found.sample) == (1, "not the JSON of an SES event", "odd")

@@ -130,7 +130,7 @@ async def test_odd_messages_are_parked_and_block_nobody(worker_pool: Pool, setti
     assert found[good] == (SIMULATOR_TOPIC_ARN, "{}")
     assert found["nul"] == (SIMULATOR_TOPIC_ARN, "ab")
     async with worker_pool.acquire() as conn:
-        await apply_once(conn, Codec(SECRET.encode()))
+        await apply_once(conn, Codec(SECRET.encode()), settings)
         reason, body = await conn.fetchrow(  # type: ignore[misc]
             "SELECT reason, body FROM parked_notifications WHERE body LIKE '%other%'"
         )
