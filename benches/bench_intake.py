@@ -33,6 +33,7 @@ from tests.support.fleet import Process, starting
 from tests.support.installation import free_port
 from tests.support.postgres import Database
 from tests.support.sns import Authority, Posted, certified, post_all, post_request
+from tests.support.processes import is_alive
 from tests.support.streams import make_account, make_stream
 from tests.support.workers import working
 
@@ -130,10 +131,13 @@ def run(name: str, apis: list[tuple[int, Process]], requests: list[bytes], conne
     after = resource.getrusage(resource.RUSAGE_SELF)
     generator_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     cpu = sum(cpu_s(process.pid) for _, process in apis) - cpu_before
+    api = (
+        f"{cpu / len(posted.waits_s) * 1e6:.0f} µs" if all(is_alive(process.pid) for _, process in apis) else "unknown"
+    )
     assert posted.taken == set(range(len(requests))), f"{len(requests) - len(posted.taken)} were never taken"
     print(
         f"{name}: {posted.per_second:,.0f} posts/s for {posted.seconds:.1f} s, p50 {posted.wait_ms(0.5):.1f} ms, "
-        f"p99 {posted.wait_ms(0.99):.1f} ms, CPU of the API {cpu / len(posted.waits_s) * 1e6:.0f} µs a post, generator "
+        f"p99 {posted.wait_ms(0.99):.1f} ms, CPU of the API {api} a post, generator "
         f"{generator_s / posted.seconds * 100:.0f} % of a core, answers {dict(posted.statuses)}, {posted.lost} without an answer",
         flush=True,
     )

@@ -94,6 +94,7 @@ CORE_IN = {
     "events/handlers.py": "parsing notifications",
     "events/service.py": "checking signatures of SNS",
     "ids.py": "the type of its codec",
+    "ops/pipeline.py": "the error of a canary that cannot be sent",
     "ses/sender.py": "the sender of a process",
     "imports/handlers.py": "reading pieces of an upload",
     "imports/service.py": "cutting uploads into pieces",

@@ -90,6 +90,9 @@ def add_processes(commands: Commands) -> None:
         "--directory", default="var/simulator", help="where its keys are kept (default ./var/simulator)"
     )
     stand_in.add_argument("--events-url", metavar="URL", help="where its notifications go (default none)")
+    stand_in.add_argument(
+        "--event-queue", metavar="NAME", help="keep its notifications in an SQS queue of its own instead"
+    )
     stand_in.add_argument("--accept-log", metavar="FILE", help="append every accepted mail to this file (default none)")
     stand_in.add_argument("--max-send-rate", type=float, metavar="R", help="recipients per second that it grants")
     stand_in.add_argument("--max-24-hour-send", type=float, metavar="N", help="recipients per 24 hours that it grants")
@@ -394,6 +397,7 @@ def simulator_options(arguments: argparse.Namespace, current: Settings) -> dict[
         "port": arguments.port,
         "directory": arguments.directory,
         "events_url": arguments.events_url,
+        "event_queue": arguments.event_queue,
         "accept_log_file": arguments.accept_log,
         "access_key": current.ses_access_key,
         "secret_key": current.ses_secret_key,

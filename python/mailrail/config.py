@@ -227,7 +227,7 @@ class Settings:
         900.0,
         "seconds",
         "How long after accepted mail without any event the way of events counts as broken.",
-        between(10, 86_400),
+        between(1, 86_400),
     )
     bounce_grace_s: float = setting(
         3600.0,

@@ -1,6 +1,6 @@
 """`mailrail doctor`: what a start needs, one line each, with the remedy."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import asyncpg
 
@@ -9,6 +9,8 @@ from mailrail.config import Settings
 from mailrail.db import migrate
 from mailrail.db.pool import Connection, connect, without_password
 from mailrail.errors import MailrailError
+from mailrail.events import store as events
+from mailrail.events.model import Pipeline
 from mailrail.findings import Finding, attempt
 from mailrail.ops import store
 
@@ -68,18 +70,20 @@ async def database_findings(settings: Settings) -> AsyncIterator[Finding]:
     for role, url in ((migrate.API, settings.api_database_url), (migrate.WORKER, settings.worker_database_url)):
         yield await check_role(role, url, settings.secret_key)
     if settings.worker_database_url:
-        async for finding in held_findings(settings.worker_database_url):
+        async for finding in running_findings(settings.worker_database_url):
             yield finding
 
 
-async def held_findings(url: str) -> AsyncIterator[Finding]:
-    """Whether the installation sends at all; silent where the database cannot tell, which the checks before this one say."""
+async def running_findings(url: str) -> AsyncIterator[Finding]:
+    """Whether the installation sends at all, and whether it hears of what it sent; silent where the database cannot tell, which the
+    checks before this one say.
+    """
     try:
         connection = await connect(url, application_name="mailrail doctor")
     except MailrailError:
         return
     try:
-        hold = await store.read_hold(connection)
+        hold, pipeline = await store.read_hold(connection), await events.read_pipeline(connection)
     except asyncpg.PostgresError:
         return
     finally:
@@ -88,6 +92,33 @@ async def held_findings(url: str) -> AsyncIterator[Finding]:
         yield Finding(
             f"sending, held since {hold.held_at:%Y-%m-%d %H:%M:%S} UTC", False, f"{hold.held_reason} {HELD_REMEDY}"
         )
+    for finding in event_findings(pipeline):
+        yield finding
+
+
+def event_findings(pipeline: Pipeline) -> Iterator[Finding]:
+    """The way of events from SES to here."""
+    if pipeline.silent_since is not None:
+        canary = (
+            f"; the canary sent at {pipeline.canary_at:%H:%M:%S} UTC has not come back" if pipeline.canary_at else ""
+        )
+        yield Finding(
+            f"events, silent for mail accepted since {pipeline.silent_since:%Y-%m-%d %H:%M:%S} UTC",
+            False,
+            f"SES accepts mail and nothing is heard of it{canary}. Check that a worker has the roles `apply` and `pull`, then "
+            "let `mailrail doctor --aws` look at configuration set, topic, subscription and queue",
+        )
+    elif pipeline.heard_at is not None:
+        yield Finding(f"events, last heard {pipeline.heard_at:%Y-%m-%d %H:%M:%S} UTC", True)
+    if pipeline.dead:
+        yield Finding(
+            f"{pipeline.dead:,} messages in the dead-letter queue of events",
+            False,
+            "find out why they could not be taken, then put them back with "
+            "`aws sqs start-message-move-task --source-arn ARN-OF-THE-DEAD-LETTER-QUEUE`",
+        )
+    if pipeline.parked:
+        yield Finding(f"{pipeline.parked:,} notifications parked unread; `mailrail events parked` says why", True)
 
 
 async def migrator_findings(settings: Settings) -> AsyncIterator[Finding]:

@@ -37,6 +37,7 @@ from mailrail.ops import guard
 from mailrail.ops.health import Health, serving
 from mailrail.ops.ledger import LedgerWatch
 from mailrail.ops.metrics import Metrics
+from mailrail.ops.pipeline import PipelineWatch
 from mailrail.privacy import handlers as privacy
 from mailrail.reputation import service as reputation
 from mailrail.ses.limiter import Limiter
@@ -104,11 +105,15 @@ async def fold(worker: Worker) -> None:
 
 
 async def reconcile(worker: Worker) -> None:
-    """Role `reconcile`: sends without an answer, sent again or given up; and the canaries of campaigns, sent and judged."""
+    """Role `reconcile`: sends without an answer, sent again or given up; the canaries of campaigns, sent and judged; and the watch
+    over the events that all of them need.
+    """
     shared = (worker.pool, worker.sender, worker.limiter, worker.codec, worker.settings)
+    reconciler = Reconciler(*shared)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(Reconciler(*shared).run())
+        tasks.create_task(reconciler.run())
         tasks.create_task(Canaries(*shared).run())
+        tasks.create_task(PipelineWatch(worker.pool, worker.settings, reconciler.send_canary).run())
 
 
 async def sweep(worker: Worker) -> None:

@@ -72,9 +72,9 @@ async def _apply_taken(conn: Connection, codec: Codec, settings: Settings) -> tu
     if parsed.parked_count:
         log.warning("applier: parked %d notifications; `mailrail events parked` says what and why", parsed.parked_count)
         await store.park_notifications(conn)
+    await reputation.count(conn, tallies)
     if parsed.event_count:
         await store.note_heard(conn)
-    await reputation.count(conn, tallies)
     return tallies, stormy
 
 

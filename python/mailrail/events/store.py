@@ -4,11 +4,11 @@ import io
 from collections.abc import Sequence
 from datetime import datetime
 
-from mailrail.db.pool import Connection
+from mailrail.db.pool import Connection, fetch_one
 from mailrail.emails.fold import FOLD_INTERVAL_S
-from mailrail.emails.model import EventKind
+from mailrail.emails.model import EventKind, Outcome
 from mailrail.emails.reconcile import CANARY_STREAM_ID
-from mailrail.events.model import PARKED_KEEP_DAYS, Notification, Parked, QueueDepth
+from mailrail.events.model import PARKED_KEEP_DAYS, Notification, Parked, Pipeline, QueueDepth, Silence
 from mailrail.reputation.model import Tally
 
 # One row a process and this long at most is written about events that came.
@@ -246,6 +246,60 @@ async def read_lags(conn: Connection) -> list[tuple[float, int]]:
            FROM incoming WHERE at IS NOT NULL GROUP BY 1"""
     )
     return [(row["lag"], row["events"]) for row in rows]
+
+
+# —— whether events come at all ——————————————————————————————————————————————————————————————————————————————————————————
+
+# The first mail that SES accepted after the last event, long enough ago. Where events come there are hardly any claims to look at.
+_UNHEARD = f"""
+SELECT c.stream_id, r.at FROM claims c JOIN streams t USING (stream_id)
+CROSS JOIN LATERAL (
+  SELECT r.at FROM unnest(coalesce(c.seqs, ARRAY(SELECT generate_series(c.first_seq, c.last_seq)))) AS claimed(seq)
+  JOIN results r ON r.stream_id = c.stream_id AND r.seq = claimed.seq AND r.attempt = c.attempt
+    AND r.outcome = {Outcome.ACCEPTED} LIMIT 1
+) r
+WHERE c.claimed_at > greatest((SELECT heard_at FROM event_pipeline), clock_timestamp() - interval '1 day')
+  AND c.claimed_at <= clock_timestamp() - make_interval(secs => $1) AND NOT t.is_test
+ORDER BY c.claimed_at LIMIT 1
+"""
+
+
+async def look_for_silence(conn: Connection, interval_s: float, silence_s: float) -> Silence | None:
+    """Whether events are missing, if a look is due and nobody else has it; None where they come."""
+    taken = await conn.fetchval(
+        """UPDATE event_pipeline SET looked_at = clock_timestamp()
+           WHERE looked_at IS NULL OR looked_at <= clock_timestamp() - 0.9 * make_interval(secs => $1) RETURNING true""",
+        interval_s,
+    )
+    if not taken:
+        return None
+    unheard = await conn.fetchrow(_UNHEARD, silence_s)
+    since = None if unheard is None else unheard["at"]
+    # An event that came meanwhile has the last word.
+    silent = await conn.fetchval(
+        """UPDATE event_pipeline SET silent_since = $1::timestamptz
+           WHERE $1::timestamptz IS NULL OR heard_at IS NULL OR heard_at < $1::timestamptz RETURNING $1::timestamptz IS NOT NULL""",
+        since,
+    )
+    if unheard is None or not silent:
+        return None
+    wants: bool = await conn.fetchval(
+        "SELECT NOT EXISTS (SELECT FROM canaries WHERE sent_at > clock_timestamp() - make_interval(secs => $1))",
+        silence_s,
+    )
+    return Silence(unheard["at"], unheard["stream_id"], wants)
+
+
+async def read_pipeline(conn: Connection) -> Pipeline:
+    """For `mailrail doctor`."""
+    row = await fetch_one(
+        conn,
+        """SELECT heard_at, silent_since, (SELECT max(sent_at) FROM canaries WHERE seen_at IS NULL) AS canary_at,
+             (SELECT count(*) FROM parked_notifications)::integer AS parked,
+             (SELECT coalesce(sum(dead), 0) FROM event_queues WHERE read_at > clock_timestamp() - interval '10 minutes')::integer AS dead
+           FROM event_pipeline""",
+    )
+    return Pipeline(**row)
 
 
 # —— what could not be read —————————————————————————————————————————————————————————————————————————————————————————————

@@ -20,6 +20,7 @@ use crate::rules::MAX_REQUEST_BYTES;
 use crate::send::{self, Ending};
 use crate::sigv4::{self, Signed, decode};
 use crate::sns;
+use crate::sqs;
 use crate::state::{State, lock};
 use crate::stats::Operation;
 
@@ -58,11 +59,20 @@ pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Result<An
         return Ok(answer);
     }
     let signed = Signed { method: head.method.as_str(), path, query, headers: &head.headers, body: &body };
-    if let Err(error) = state.verifier.verify(&signed, clock::now_ms(), state.signature_max_age_ms()) {
+    let target = head.headers.get("x-amz-target").and_then(|value| value.to_str().ok());
+    let queue = state.options.event_queue.as_deref().zip(target);
+    let verifier = if queue.is_some() { &state.queue_verifier } else { &state.verifier };
+    if let Err(error) = verifier.verify(&signed, clock::now_ms(), state.signature_max_age_ms()) {
         if error.kind == sigv4::WRONG_TIME {
             lock(&state.stats).refused_for_age();
         }
         return Ok(error_answer(state, &error));
+    }
+    if let Some((name, target)) = queue {
+        return Ok(match sqs::answer(state, name, target, &body).await {
+            Ok(json) => finish(Response::builder().status(StatusCode::OK), json),
+            Err(error) => error_answer(state, &error),
+        });
     }
     let ending = match (head.method.as_str(), path) {
         ("POST", "/v2/email/outbound-bulk-emails") => send::send(state, Operation::SendBulkEmail, &body).await,
