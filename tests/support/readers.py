@@ -66,7 +66,7 @@ class Mail:
         await asyncio.sleep(0.4)
         async with self.tenant.api.operator.acquire() as conn:
             rows = await conn.fetch(
-                "SELECT kind, detail FROM events WHERE stream_id = $1 ORDER BY kind, dedupe", self.stream_id
+                "SELECT kind, detail FROM events WHERE stream_id = $1 ORDER BY kind, detail", self.stream_id
             )
         return [(row["kind"], row["detail"]) for row in rows]
 
