@@ -768,6 +768,21 @@ mod tests {
         Source { subject: "s".into(), html: html.into(), base_url: "https://t.example".into(), ..Source::default() }
     }
 
+    #[test]
+    fn who_is_not_tracked_gets_links_as_they_were_written() {
+        let page = "<body><a href=\"https://a.example/?x&amp;y\">A</a></body>";
+        for (track_opens, track_clicks) in [(true, true), (true, false), (false, true)] {
+            let frozen = frozen(&Source { track_opens, track_clicks, ..html(page) });
+            let plain = frozen.without_tracking().unwrap();
+            assert!(plain.html.contains("href=\"https://a.example/?x&amp;y\"") && !plain.html.contains("/o/"));
+            assert!(plain.text.contains("https://a.example/?x&y"));
+            assert_eq!((plain.untracked, &plain.links), (None, &frozen.links));
+        }
+        assert_eq!(frozen(&html(page)).untracked, None);
+        // Nothing to follow, so nothing else to send.
+        assert_eq!(frozen(&Source { track_clicks: true, ..html("<p>A</p>") }).untracked, None);
+    }
+
     fn frozen(source: &Source) -> FrozenContent {
         freeze(source).unwrap()
     }

@@ -382,6 +382,64 @@ mod tests {
         }
     }
 
+    /// What an attacker can make of tokens that he has: changed, cut, joined, sealed by himself, taken for another purpose.
+    #[test]
+    fn a_million_forged_tokens_open_nothing() {
+        let (keys, foreign) = (keys(), TokenKeys::derive(b"an attacker's own secret"));
+        let mut dice = Dice(6_364_136_223_846_793_005);
+        let mut tried = 0_u32;
+        let mut refused = |texts: &[String]| {
+            for text in texts {
+                assert_eq!(keys.read_track_token(text), None, "{text}");
+                assert_eq!(keys.read_unsubscribe_token(text), None, "{text}");
+                assert_eq!(keys.read_confirm_token(text), None, "{text}");
+            }
+            tried += texts.len() as u32;
+        };
+        for _ in 0..45_000 {
+            let (a, b, seq) = (dice.next() as i64, dice.next() as i64, dice.next() as i32);
+            let genuine =
+                [keys.track_token(a, seq), keys.unsubscribe_token(a, b, 0, b, seq), keys.confirm_token(a, b, 1, a)];
+            for text in &genuine {
+                let sealed = BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
+                let at = dice.next() as usize;
+                let mut random: Vec<u8> = sealed.iter().map(|_| dice.next() as u8).collect();
+                random[0] = KEY_ID;
+                let longer = [&sealed[..], &[dice.next() as u8]].concat();
+                let mut exchanged = sealed.clone();
+                exchanged.swap(1 + at % TAG_BYTES, HEAD_BYTES + at % TRACK_BYTES);
+                let mut forged = vec![
+                    BASE64URL_NOPAD.encode(&flip_bit(&sealed, at % (sealed.len() * 8))),
+                    BASE64URL_NOPAD.encode(&random),
+                    BASE64URL_NOPAD.encode(&longer),
+                    BASE64URL_NOPAD.encode(&sealed[..at % sealed.len()]),
+                    text[..at % text.len()].to_owned(),
+                    format!("{text}{}", &text[..4]),
+                ];
+                forged.extend((exchanged != sealed).then(|| BASE64URL_NOPAD.encode(&exchanged)));
+                refused(&forged);
+            }
+            // Ids and tags, and the tokens of another installation.
+            refused(&[
+                keys.encode_id("eml", a as u64, seq as u32, 0),
+                keys.encode_id("con", a as u64, 0, 0),
+                keys.tag(a, seq, 1),
+                foreign.track_token(a, seq),
+                foreign.unsubscribe_token(a, b, 0, b, seq),
+                foreign.confirm_token(a, b, 1, a),
+            ]);
+            let [track, unsubscribe, confirm] = &genuine;
+            assert_eq!((keys.read_track_token(unsubscribe), keys.read_track_token(confirm)), (None, None));
+            assert_eq!((keys.read_unsubscribe_token(track), keys.read_unsubscribe_token(confirm)), (None, None));
+            assert_eq!((keys.read_confirm_token(track), keys.read_confirm_token(unsubscribe)), (None, None));
+            for text in &genuine {
+                assert_eq!(keys.read_tag(text), None);
+                assert_eq!(keys.decode_id("eml", &format!("eml_{text}")), None);
+            }
+        }
+        assert!(tried >= 1_000_000, "{tried}");
+    }
+
     #[test]
     fn a_flipped_object_id_is_no_object_id() {
         let keys = keys();

@@ -50,6 +50,7 @@ class Contact:
     first_name: str | None = None
     last_name: str | None = None
     custom_fields: dict[str, Any] | None = None
+    tracked: bool = True
 
 
 @dataclass(frozen=True, slots=True)

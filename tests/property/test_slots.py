@@ -57,9 +57,14 @@ def plan_of(source: Source, mode: str = "slots") -> Plan:
 def expected(source: Source, contact: Contact, seq: int) -> Mail | None:
     """The oracle's mail, None where a template cannot be rendered for this contact."""
     try:
-        return assemble(freeze(source), STREAM, contact, TOKENS, seq=seq, attempt=ATTEMPT)
+        return assemble(freeze(source_for(contact, source)), STREAM, contact, TOKENS, seq=seq, attempt=ATTEMPT)
     except minijinja.TemplateError:
         return None
+
+
+def source_for(contact: Contact, source: Source) -> Source:
+    """Who is not tracked gets what everybody gets of a campaign that does not track."""
+    return source if contact.tracked else dataclasses.replace(source, track_opens=False, track_clicks=False)
 
 
 def words(text: str) -> list[str]:
@@ -164,6 +169,7 @@ def row_of(seq: int, contact: Contact) -> rows.Recipient:
         first_name=contact.first_name,
         last_name=contact.last_name,
         custom_fields=contact.custom_fields,
+        tracked=contact.tracked,
     )
 
 

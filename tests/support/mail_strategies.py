@@ -88,6 +88,7 @@ def contacts(draw: st.DrawFn) -> Contact:
         first_name=draw(optional),
         last_name=draw(optional),
         custom_fields=draw(st.none() | custom_fields()),
+        tracked=draw(st.booleans()),
     )
 
 

@@ -141,6 +141,7 @@ EXAMPLE = (
         "status": "subscribed",
         "tags": [],
         "customFields": {},
+        "tracking": True,
         "createdAt": "2026-04-08T10:15:00Z",
         "updatedAt": "2026-04-08T10:15:00Z",
     },

@@ -130,8 +130,8 @@ async def verify(request: Request, domain_id: str) -> HTTPResponse:
     raises=(DomainNotFound, DomainNotProven, MailFromInvalid, ControlError),
 )
 async def change(request: Request, domain_id: str) -> HTTPResponse:
-    """PATCH …/domains/:id: changes whose name stands in MAIL FROM (null is Amazon's), and whether opens and clicks of mail from
-    the domain may be known. What was sent before stays as it is.
+    """PATCH …/domains/:id: changes whose name stands in MAIL FROM, and what may be known of the domain's mail. For `mailFrom` null
+    is Amazon's. What was sent before stays as it is.
     """
     ctx = request.app.ctx
     row_id = ctx.ids.find(Kind.DOMAIN, domain_id)

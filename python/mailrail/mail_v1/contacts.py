@@ -62,7 +62,7 @@ SARAH = {
     raises=SAVE_ERRORS,
     example=(
         SARAH,
-        {"id": "con_abc123", **SARAH, "status": "subscribed", "createdAt": "2026-04-08T10:15:00Z"},
+        {"id": "con_abc123", **SARAH, "tracking": True, "status": "subscribed", "createdAt": "2026-04-08T10:15:00Z"},
     ),
 )
 async def create(request: Request) -> HTTPResponse:
