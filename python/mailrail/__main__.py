@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_up(commands)
     add_processes(commands)
     add_operator(commands)
+    add_events(commands)
     add_backups(commands)
     add(commands, "doctor", doctor, "check what a start needs, and say how to mend it")
     add(commands, "settings", settings, "list every setting with its default, unit and meaning")
@@ -132,6 +133,18 @@ def add_operator(commands: Commands) -> None:
     add(
         reputations, "release", operator("release_reputation"), "let an account send again, and count its mail anew"
     ).add_argument("account", help="id or name")
+
+
+def add_events(commands: Commands) -> None:
+    """What SES told and nobody could read."""
+    events = add_group(commands, "events", "what SES tells")
+    add(events, "parked", operator("show_parked"), "show which notifications could not be read, and why")
+    replay = add(events, "replay", operator("replay_parked"), "read parked notifications again, after an upgrade")
+    replay.add_argument(
+        "--reason", metavar="TEXT", help="only those parked for this reason, as `events parked` prints it"
+    )
+    replay.add_argument("--since", metavar="MOMENT", help="only those received since, such as 2026-11-30 (UTC)")
+    replay.add_argument("--limit", type=int, default=10_000, metavar="N", help="at most so many (default 10000)")
 
 
 def add_backups(commands: Commands) -> None:

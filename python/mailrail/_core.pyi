@@ -84,6 +84,9 @@ class Codec:
     def decode_id(self, prefix: str, text: str) -> tuple[int, int, int] | None:
         """(id, seq, attempt), or None for anything that `encode_id` with this prefix did not make."""
 
+    def tag(self, stream_id: int, seq: int, attempt: int) -> str:
+        """What a mail carries as the SES tag `mr`, by which its events are known."""
+
     def read_track_token(self, token: str) -> tuple[int, int] | None:
         """(stream_id, seq) of an open or click token, or None if it is not genuine."""
 
@@ -370,7 +373,7 @@ def parse_events(codec: Codec, rows: bytes) -> ParsedEvents:
     """Turns SES events into rows.
 
     `rows` are (notification_id int8, body text or bytea), each body an SES event. What cannot be
-    placed is parked with a reason. `dedupe` is the attempt (0 when unknown) for what one mail has once, else a hash of
+    placed is parked with a reason; what is known and tells of no mail gives no row. `dedupe` is the attempt (0 when unknown) for what one mail has once, else a hash of
     what tells two of a kind apart. Raises CoreError only for malformed rows.
     """
 

@@ -4,9 +4,11 @@ import argparse
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from mailrail import logs
 from mailrail._core import Codec
 from mailrail.accounts import service as accounts
 from mailrail.accounts.model import Account, AccountNotFound, KeyNotFound, Plan, Scope
@@ -15,11 +17,14 @@ from mailrail.db import migrate
 from mailrail.db.pool import Connection, connect
 from mailrail.emails.accepted_log import opened_log
 from mailrail.errors import ConfigError
+from mailrail.events import parked
 from mailrail.ids import Ids, Kind
 from mailrail.ops import guard
 from mailrail.reputation import service as reputation
 from mailrail.wallet import service as wallet
 from mailrail.wallet.model import MICROS_PER_USD, dollars
+
+SAMPLE_MAX_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +200,26 @@ def describe_release(done: guard.Release, ids: Ids) -> str:
     return "\n".join(told)
 
 
+async def show_parked(office: Office, arguments: argparse.Namespace) -> str:
+    """How many by reason, the oldest, and one of each without its addresses."""
+    redact = logs.Redactor(logs.secrets_of(office.settings))
+    told = []
+    for found in await parked.overview(office.conn):
+        told.append(f"{found.count:>8,}  since {found.oldest_at:%Y-%m-%d %H:%M} UTC  {found.reason}")
+        sample = "no body is kept" if found.sample is None else redact(found.sample)[:SAMPLE_MAX_CHARS]
+        told.append(f"{'':10}{sample}")
+    return "\n".join(told) or "nothing is parked"
+
+
+async def replay_parked(office: Office, arguments: argparse.Namespace) -> str:
+    """Puts them back before the applier, and says what that came to."""
+    if arguments.limit < 1:
+        raise ConfigError("--limit must be at least 1")
+    replayed, left = await parked.replay(office.conn, arguments.reason, read_moment(arguments.since), arguments.limit)
+    more = f"; {left:,} are left, so run it again" if left else ""
+    return f"{replayed:,} notifications are read again{more}"
+
+
 async def find_account(office: Office, text: str) -> Account:
     """By id or by name, if only one has it."""
     account_id = office.ids.decode(Kind.ACCOUNT, text)
@@ -216,6 +241,17 @@ def read_scopes(text: str) -> list[Scope]:
         if name not in known:
             raise ConfigError(f"--scopes names {name!r}; there are {', '.join(known)}")
     return [known[name] for name in names]
+
+
+def read_moment(text: str | None) -> datetime | None:
+    """A day or a moment as ISO 8601 writes it; UTC unless it says otherwise."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"--since is {text!r}, which is no moment such as 2026-11-30 or 2026-11-30T08:15") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def read_dollars(text: str) -> int:

@@ -85,6 +85,14 @@ def web_address(value: str) -> str:
     return value.rstrip("/")
 
 
+def queue_address(value: str) -> str:
+    """The name of an SQS queue (letters, digits, hyphens and underscores, at most 80), or its URL."""
+    parts = split_url(value)
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,80}", value) or (parts and parts.scheme in ("http", "https") and parts.path[1:]):
+        return value
+    raise ValueError("must be the name of a standard queue, or a URL as SQS shows it")
+
+
 def broker_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
     """Kafka brokers."""
     for address in value:
@@ -181,6 +189,18 @@ class Settings:
         (), "host:port", "Hosts beside Amazon's that may serve an SNS signing certificate."
     )
     sns_ca_file: str = setting("", "path", "PEM file of the authority that signed the hosts in SNS_CERT_HOSTS.")
+    event_queue: str = setting(
+        "",
+        "name or URL",
+        "SQS queue subscribed to the topic, which role `pull` of the workers reads; empty means that SNS posts to the API.",
+        queue_address,
+    )
+    event_silence_s: float = setting(
+        900.0,
+        "seconds",
+        "How long after accepted mail without any event the way of events counts as broken.",
+        between(10, 86_400),
+    )
     bounce_grace_s: float = setting(
         3600.0,
         "seconds",

@@ -27,6 +27,8 @@ from mailrail.emails.accepted_log import AcceptedLog, open_log
 from mailrail.emails.handlers import Reconciler
 from mailrail.events import handlers as events
 from mailrail.events import soft_bounces
+from mailrail.events import store as notifications
+from mailrail.events.queue import Puller
 from mailrail.ids import Ids
 from mailrail.imports import handlers as imports
 from mailrail.ops import guard
@@ -84,9 +86,14 @@ async def relay(worker: Worker) -> None:
     await outbox.relay(worker.pool, worker.bus)
 
 
+async def pull(worker: Worker) -> None:
+    """Role `pull`: notifications out of the queue that EVENT_QUEUE names; idle without one."""
+    await Puller(worker.pool, worker.settings).run()
+
+
 async def apply(worker: Worker) -> None:
     """Role `apply`: notifications into events."""
-    await events.run_applier(worker.pool, worker.codec, worker.settings)
+    await events.run_applier(worker.pool, worker.codec, worker.settings, worker.metrics.count_lag)
 
 
 async def fold(worker: Worker) -> None:
@@ -123,6 +130,7 @@ async def sweep_time(worker: Worker) -> None:
                 if since_partitions_s >= PARTITIONS_INTERVAL_S:
                     await partitions.make_partitions(conn)
                     await partitions.drop_old_notifications(conn)
+                    await notifications.drop_old_parked(conn)
                     await soft_bounces.forget_old(conn)
                     await reputation.forget_old(conn)
                     since_partitions_s = 0.0
@@ -167,6 +175,7 @@ async def send_webhooks(worker: Worker) -> None:
 ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "send": send,
     "relay": relay,
+    "pull": pull,
     "apply": apply,
     "fold": fold,
     "reconcile": reconcile,

@@ -210,7 +210,8 @@ class Watermark:
 
     `neighbours` are accepted sends nearest in time, `heard` those of them with an event; `canary_returned` says whether a
     mail to SES's mailbox simulator, sent after the unknown ones could last have been accepted, has come back;
-    `lag` is the age of the oldest notification that waits to be applied, `parked` counts those since then that could not be.
+    `lag` is the age of the oldest notification that waits to be applied, `parked` counts those since then that could not be,
+    and `dead` what lies in the dead-letter queue of the events' queue.
     """
 
     neighbours: int
@@ -218,6 +219,7 @@ class Watermark:
     canary_returned: bool
     lag: timedelta
     parked: int
+    dead: int = 0
 
     def waiting_for(self, lag_max: timedelta) -> str | None:
         """None where silence proves that the sends were not accepted, else what is missing for that."""
@@ -225,6 +227,8 @@ class Watermark:
             return f"events wait {self.lag.total_seconds():.0f} s to be applied"
         if self.parked:
             return f"{self.parked} notifications are parked unread"
+        if self.dead:
+            return f"{self.dead} notifications lie in the dead-letter queue"
         if self.heard < NEIGHBOURS_HEARD_MIN * self.neighbours:
             return f"only {self.heard} of the {self.neighbours} sends nearest in time have an event"
         if not self.canary_returned:

@@ -108,7 +108,8 @@ SELECT count(*) AS neighbours,
   EXISTS (SELECT FROM canaries WHERE configuration_set = coalesce($2::text, '') AND sent_at > $4::timestamptz
           AND seen_at IS NOT NULL) AS canary_returned,
   (SELECT coalesce(clock_timestamp() - min(queued_at), interval '0') FROM notification_queue) AS lag,
-  (SELECT count(*) FROM parked_notifications WHERE parked_at >= $1::timestamptz)::integer AS parked
+  (SELECT count(*) FROM parked_notifications WHERE parked_at >= $1::timestamptz)::integer AS parked,
+  (SELECT coalesce(sum(dead), 0) FROM event_queues WHERE read_at > clock_timestamp() - interval '10 minutes')::integer AS dead
 FROM sent
 """
 

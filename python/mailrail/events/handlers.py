@@ -24,27 +24,40 @@ APPLY_BATCH = 2000
 WORTHWHILE_BATCH = 500
 IDLE_S = 0.2
 
+CountLag = Callable[[float, int], None]
 
-async def apply_once(conn: Connection, codec: Codec, settings: Settings) -> bool:
-    """Applies one batch in one transaction; False when so few waited that it is worth gathering more first."""
+
+def ignore_lag(seconds: float, events: int) -> None:
+    """Where nobody counts."""
+
+
+async def apply_once(conn: Connection, codec: Codec, settings: Settings, count_lag: CountLag = ignore_lag) -> bool:
+    """Applies one batch in one transaction; False when so few waited that it is worth gathering more first. `count_lag` is told how
+    long events were under way from SES to here.
+    """
+    lags: list[tuple[float, int]] = []
+    tallies: list[Tally] = []
     with contextlib.ExitStack() as under_way:
         async with conn.transaction():
             await store.prepare_staging(conn)
             taken = await store.take_notifications(conn, APPLY_BATCH)
-            tallies: list[Tally] = []
             if taken:
                 under_way.enter_context(failpoints.span("event", rows=taken))
                 failpoints.hit("apply.taken", rows=taken)
-                tallies = await _apply_taken(conn, codec, settings)
+                tallies, lags = await _apply_taken(conn, codec, settings)
                 failpoints.hit("apply.inserted", rows=taken)
         if taken:
             failpoints.hit("apply.committed", rows=taken)
-            if troubled := [one.account_id for one in tallies if one.is_trouble]:
-                await judge_and_pause(conn, troubled, settings)
+    for seconds, events in lags:
+        count_lag(seconds, events)
+    if troubled := [one.account_id for one in tallies if one.is_trouble]:
+        await judge_and_pause(conn, troubled, settings)
     return taken >= WORTHWHILE_BATCH
 
 
-async def _apply_taken(conn: Connection, codec: Codec, settings: Settings) -> list[Tally]:
+async def _apply_taken(
+    conn: Connection, codec: Codec, settings: Settings
+) -> tuple[list[Tally], list[tuple[float, int]]]:
     parsed = await asyncio.to_thread(parse_events, codec, await store.read_taken(conn))
     await store.stage(conn, parsed.events, parsed.parked)
     tallies = await store.insert_events(conn)
@@ -53,10 +66,12 @@ async def _apply_taken(conn: Connection, codec: Codec, settings: Settings) -> li
     await judge_soft_bounces(conn, sum(one.soft_bounced for one in tallies), settings)
     await store.mark_folds_due(conn)
     if parsed.parked_count:
-        log.warning("applier: parked %d notifications", parsed.parked_count)
+        log.warning("applier: parked %d notifications; `mailrail events parked` says what and why", parsed.parked_count)
         await store.park_notifications(conn)
+    if parsed.event_count:
+        await store.note_heard(conn)
     await reputation.count(conn, tallies)
-    return tallies
+    return tallies, await store.read_lags(conn)
 
 
 async def judge_soft_bounces(conn: Connection, softly: int, settings: Settings) -> None:
@@ -109,9 +124,9 @@ async def complete_finished(conn: Connection) -> None:
         await complete_if_done(conn, stream_id)
 
 
-async def run_applier(pool: Pool, codec: Codec, settings: Settings) -> None:
+async def run_applier(pool: Pool, codec: Codec, settings: Settings, count_lag: CountLag = ignore_lag) -> None:
     """Until cancelled."""
-    await _run(pool, "applier", lambda conn: apply_once(conn, codec, settings))
+    await _run(pool, "applier", lambda conn: apply_once(conn, codec, settings, count_lag))
 
 
 async def run_folder(pool: Pool) -> None:

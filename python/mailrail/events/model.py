@@ -1,6 +1,45 @@
-"""What the intake can answer."""
+"""Facts of the intake, and what it can answer."""
+
+from dataclasses import dataclass
+from datetime import datetime
 
 from mailrail.errors import MailrailError
+
+# How long what could not be read waits for a version that can.
+PARKED_KEEP_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What came from SES, as it is stored. Two with the same `message_id` are one."""
+
+    message_id: str
+    topic_arn: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """Notifications that could not be read for the same reason; the sample is one of them, None where no body is kept."""
+
+    reason: str
+    count: int
+    oldest_at: datetime
+    sample: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """What SQS says of a queue; `dead` is None where it has no dead-letter queue."""
+
+    waiting: int
+    in_flight: int
+    dead: int | None
+
+
+def storable(text: str) -> str:
+    """The text as PostgreSQL can hold it: without NUL, for which JSON has no use, and without halves of characters."""
+    return text.encode(errors="replace").decode().replace("\0", "")
 
 
 class NotificationRefused(MailrailError):

@@ -20,7 +20,7 @@ from mailrail.cancellation import is_cancelled
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Pool
 from mailrail.events import store
-from mailrail.events.model import IntakeUnavailable, NotificationRefused
+from mailrail.events.model import IntakeUnavailable, Notification, NotificationRefused, storable
 
 log = logging.getLogger(__name__)
 
@@ -136,10 +136,12 @@ class Intake:
             async with self._pool.acquire() as conn:
                 await store.insert_notifications(
                     conn,
-                    [envelope.message_id for envelope in envelopes],
-                    [envelope.topic_arn for envelope in envelopes],
-                    # PostgreSQL's text cannot hold NUL; JSON has no use for one.
-                    [envelope.message.decode(errors="replace").replace("\0", "") for envelope in envelopes],
+                    [
+                        Notification(
+                            envelope.message_id, envelope.topic_arn, storable(envelope.message.decode(errors="replace"))
+                        )
+                        for envelope in envelopes
+                    ],
                 )
             failpoints.hit("intake.stored", rows=len(envelopes))
         except DATABASE_ERRORS as error:

@@ -2,17 +2,20 @@
 
 import io
 from collections.abc import Sequence
+from datetime import datetime
 
 from mailrail.db.pool import Connection
 from mailrail.emails.fold import FOLD_INTERVAL_S
 from mailrail.emails.model import EventKind
 from mailrail.emails.reconcile import CANARY_STREAM_ID
+from mailrail.events.model import PARKED_KEEP_DAYS, Notification, Parked, QueueDepth
 from mailrail.reputation.model import Tally
 
+# One row a process and this long at most is written about events that came.
+HEARD_EVERY_S = 5.0
 
-async def insert_notifications(
-    conn: Connection, message_ids: Sequence[str], topic_arns: Sequence[str], bodies: Sequence[str]
-) -> int:
+
+async def insert_notifications(conn: Connection, notifications: Sequence[Notification]) -> int:
     """Stores raw notifications and queues the new ones; returns how many were new. A repeat within a day is dropped
     here, a later one where it is applied.
     """
@@ -23,9 +26,9 @@ async def insert_notifications(
              ON CONFLICT DO NOTHING RETURNING day, message_id
            )
            INSERT INTO notification_queue (day, message_id) SELECT day, message_id FROM stored""",
-        list(message_ids),
-        list(topic_arns),
-        list(bodies),
+        [notification.message_id for notification in notifications],
+        [notification.topic_arn for notification in notifications],
+        [notification.body for notification in notifications],
     )
     return int(status.rpartition(" ")[2])
 
@@ -187,12 +190,117 @@ async def mark_folds_due(conn: Connection) -> None:
     )
 
 
-async def park_notifications(conn: Connection) -> None:
-    """Keeps what could not be read, with the reason, for a later release or a person."""
+async def note_heard(conn: Connection) -> None:
+    """Events come. The row is written now and then, so that appliers seldom meet at it."""
     await conn.execute(
-        """INSERT INTO parked_notifications (notification_id, day, message_id, reason)
-           SELECT u.notification_id, n.day, n.message_id, u.reason
-           FROM unreadable u JOIN notifications n ON n.id = u.notification_id
-           WHERE n.day >= current_date - 8
+        """UPDATE event_pipeline SET heard_at = clock_timestamp(), silent_since = NULL
+           WHERE heard_at IS NULL OR heard_at < clock_timestamp() - make_interval(secs => $1) OR silent_since IS NOT NULL""",
+        HEARD_EVERY_S,
+    )
+
+
+async def read_lags(conn: Connection) -> list[tuple[float, int]]:
+    """(seconds from SES's time stamp to now, how many staged events) with one decimal, each once."""
+    rows = await conn.fetch(
+        """SELECT round(extract(epoch FROM clock_timestamp() - at), 1)::double precision AS lag, count(*)::integer AS events
+           FROM incoming WHERE at IS NOT NULL GROUP BY 1"""
+    )
+    return [(row["lag"], row["events"]) for row in rows]
+
+
+# —— what could not be read —————————————————————————————————————————————————————————————————————————————————————————————
+
+
+async def park_notifications(conn: Connection) -> None:
+    """Keeps what could not be read, with the reason and its body, for a later release or a person. It is parked since it was
+    received: one that is read again in vain says nothing about mail sent since.
+    """
+    await conn.execute(
+        """INSERT INTO parked_notifications (notification_id, day, message_id, reason, parked_at, topic_arn, body)
+           SELECT n.id, n.day, n.message_id, u.reason, n.received_at, n.topic_arn, n.body
+           FROM taken t JOIN notifications n USING (day, message_id) JOIN unreadable u ON u.notification_id = n.id
            ON CONFLICT DO NOTHING"""
+    )
+
+
+async def read_parked(conn: Connection) -> list[Parked]:
+    """What is parked, by reason, the most first."""
+    rows = await conn.fetch(
+        """SELECT reason, count(*)::integer AS count, min(parked_at) AS oldest_at,
+             (array_agg(left(body, 1000)) FILTER (WHERE body IS NOT NULL))[1] AS sample
+           FROM parked_notifications GROUP BY reason ORDER BY count DESC, reason"""
+    )
+    return [Parked(**row) for row in rows]
+
+
+async def requeue_parked(conn: Connection, reason: str | None, since: datetime | None, most: int) -> int:
+    """Puts up to `most` parked notifications back before the applier, the oldest first; returns how many.
+
+    They leave the parking with the caller's transaction. One that came today has its raw row still.
+    """
+    status = await conn.execute(
+        """WITH chosen AS (
+             DELETE FROM parked_notifications WHERE notification_id = ANY (ARRAY(
+               SELECT notification_id FROM parked_notifications
+               WHERE body IS NOT NULL AND ($1::text IS NULL OR reason = $1) AND ($2::timestamptz IS NULL OR parked_at >= $2)
+               ORDER BY parked_at, notification_id LIMIT $3 FOR UPDATE SKIP LOCKED))
+             RETURNING message_id, topic_arn, body, parked_at
+           ), restored AS (
+             INSERT INTO notifications (message_id, topic_arn, body, received_at)
+             SELECT DISTINCT ON (message_id) message_id, topic_arn, body, parked_at FROM chosen ORDER BY message_id
+             ON CONFLICT DO NOTHING
+           )
+           INSERT INTO notification_queue (day, message_id)
+           SELECT DISTINCT (now() AT TIME ZONE 'UTC')::date, message_id FROM chosen""",
+        reason,
+        since,
+        most,
+    )
+    return int(status.rpartition(" ")[2])
+
+
+async def count_parked(conn: Connection, reason: str | None, since: datetime | None) -> int:
+    """How many there are to put back."""
+    count: int = await conn.fetchval(
+        """SELECT count(*) FROM parked_notifications
+           WHERE body IS NOT NULL AND ($1::text IS NULL OR reason = $1) AND ($2::timestamptz IS NULL OR parked_at >= $2)""",
+        reason,
+        since,
+    )
+    return count
+
+
+async def drop_old_parked(conn: Connection) -> None:
+    """Gives up what no version could read in its time."""
+    await conn.execute(
+        "DELETE FROM parked_notifications WHERE parked_at < now() - make_interval(days => $1)", PARKED_KEEP_DAYS
+    )
+
+
+async def forget_parked(conn: Connection, email_folded: str) -> None:
+    """Empties what names the address; a longer address that ends with it is emptied, too. The row stays: it says that something
+    was not understood, and so keeps silence from proving anything.
+    """
+    await conn.execute("UPDATE parked_notifications SET body = NULL WHERE strpos(lower(body), $1) > 0", email_folded)
+
+
+# —— the queue of Amazon SQS ————————————————————————————————————————————————————————————————————————————————————————————
+
+
+async def is_up(conn: Connection) -> bool:
+    """True; raises what `db.pool.DATABASE_ERRORS` lists where the database does not answer."""
+    answered: bool = await conn.fetchval("SELECT true")
+    return answered
+
+
+async def save_depth(conn: Connection, name: str, depth: QueueDepth) -> None:
+    """What SQS says now."""
+    await conn.execute(
+        """INSERT INTO event_queues (name, waiting, in_flight, dead) VALUES ($1, $2, $3, $4)
+           ON CONFLICT (name) DO UPDATE SET waiting = excluded.waiting, in_flight = excluded.in_flight, dead = excluded.dead,
+             read_at = clock_timestamp()""",
+        name,
+        depth.waiting,
+        depth.in_flight,
+        depth.dead,
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -25,6 +25,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Scrapes that come more often see the same figures.
 FIGURES_MAX_AGE_S = 5.0
 READ_TIMEOUT_S = 5.0
+LAG_BUCKETS_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0)
 
 
 class MetricsRefused(MailrailError):
@@ -56,6 +57,12 @@ FIGURES: Mapping[str, Described] = {
     "duplicates_detected": Described("Recipients of whom SES accepted more than one attempt, in the records kept."),
     "messages_parked": Described("Bus messages that could not be read."),
     "notifications_parked": Described("Notifications that could not be read."),
+    "notifications_parked_by_reason": Described("Notifications that could not be read, by reason.", "reason"),
+    "events_silent_seconds": Described("Since when events of accepted mail are missing; 0 while they come."),
+    "events_heard_age_seconds": Described("Time since an event of SES was applied."),
+    "event_queue_waiting": Described("Messages that wait in the SQS queue of events.", "queue"),
+    "event_queue_in_flight": Described("Messages of the SQS queue of events that somebody has received.", "queue"),
+    "event_queue_dead": Described("Messages in the dead-letter queue of the SQS queue of events.", "queue"),
     "holds_overdue": Described("Open holds that are older than 72 hours."),
     "holds_overdue_micros": Described("Micro-dollars in open holds that are older than 72 hours."),
     "installation_held": Described("1 while nothing is sent until somebody releases the installation."),
@@ -139,6 +146,17 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.event_lag = Histogram(
+            "mailrail_event_lag_seconds",
+            "From SES's time stamp of an event to its appliance, by this process.",
+            buckets=LAG_BUCKETS_S,
+            registry=self.registry,
+        )
+
+    def count_lag(self, seconds: float, events: int) -> None:
+        """So many events were under way for so long."""
+        for _ in range(events):
+            self.event_lag.observe(max(0.0, seconds))
 
     def count_webhooks(self, outcome: str) -> None:
         """One attempt."""

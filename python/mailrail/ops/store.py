@@ -29,7 +29,8 @@ async def read_figures(conn: Connection) -> list[Figure]:
     """Sums over all tenants; either login role may read them."""
     rows = await conn.fetch(
         """SELECT name, label, value FROM installation_figures()
-           UNION ALL SELECT name, label, value FROM webhook_figures()"""
+           UNION ALL SELECT name, label, value FROM webhook_figures()
+           UNION ALL SELECT name, label, value FROM event_figures()"""
     )
     return [Figure(**row) for row in rows]
 

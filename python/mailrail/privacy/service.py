@@ -4,6 +4,7 @@ from mailrail.contacts import service as contacts
 from mailrail.db.pool import Connection
 from mailrail.emails import keys, traces
 from mailrail.emails import service as emails
+from mailrail.events import store as events
 from mailrail.imports import store as imports
 from mailrail.privacy import store
 from mailrail.privacy.model import CONSENTS_MAX, MAILS_MAX, Erasure, Export
@@ -39,6 +40,7 @@ async def go_on(conn: Connection, erasure: Erasure, secret_key: str) -> None:
     await imports.erase_errors(conn, erasure.account_id, erasure.email_folded)
     await keys.forget_answers(conn, erasure.account_id, erasure.email_folded)
     await deliveries.forget(conn, erasure.account_id, erasure.contact_id, erasure.email_folded)
+    await events.forget_parked(conn, erasure.email_folded)
     # Whatever bounced or complained while the mail was gone through.
     await suppressions.erase(conn, erasure.account_id, erasure.email_folded, erasure.email_hash)
     await store.complete(conn, erasure)

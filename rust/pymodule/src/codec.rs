@@ -30,6 +30,10 @@ impl Codec {
         self.keys.decode_id(prefix, text).map(|(id, seq, attempt)| (id as i64, seq, attempt))
     }
 
+    fn tag(&self, stream_id: i64, seq: i32, attempt: i16) -> String {
+        self.keys.tag(stream_id, seq, attempt)
+    }
+
     fn read_track_token(&self, token: &str) -> Option<(i64, i32)> {
         self.keys.read_track_token(token)
     }

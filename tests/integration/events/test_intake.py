@@ -84,7 +84,7 @@ async def test_what_cannot_be_read_is_parked_with_its_reason(installation: Insta
     async with installation.api.operator.acquire() as conn, conn.transaction():
         await conn.execute(
             """WITH n AS (INSERT INTO notifications (message_id, topic_arn, body)
-                          VALUES ('odd-1', 'arn', 'Successfully validated SNS topic for Amazon SES event publishing.')
+                          VALUES ('odd-1', 'arn', 'It is nothing that we know.')
                           RETURNING day, message_id)
                INSERT INTO notification_queue SELECT day, message_id FROM n"""
         )
@@ -93,4 +93,4 @@ async def test_what_cannot_be_read_is_parked_with_its_reason(installation: Insta
         while reason is None:
             reason = await conn.fetchval("SELECT reason FROM parked_notifications WHERE message_id = 'odd-1'")
             await asyncio.sleep(0.05)
-    assert reason == "the test message of SES"
+    assert reason == "not the JSON of an SES event"

@@ -99,6 +99,34 @@ async def fold_all(conn: Connection) -> None:
                 return
 
 
+async def test_who_was_accepted_is_told_of_once_whoever_tells_it_first(tenant: Tenant, worker_pool: Pool) -> None:
+    await add_endpoint(tenant, URL, ["email.sent"])
+    async with worker_pool.acquire() as conn:
+        stream = await make_stream(conn, tenant.account_id, 4)
+        await add_claim(conn, stream, 0, 1, [1, 2, 3, 4], epoch=0)
+        await fold_all(conn)
+        assert await told(conn, tenant) == [], "claimed is not sent"
+        # 1 by SES's answer, 2 by its event before the fold, 3 by an event that proves it, 4 not at all.
+        await add_result(conn, stream, 1, 1, Outcome.ACCEPTED)
+        await add_event(conn, stream, 2, EventKind.SEND)
+        await add_event(conn, stream, 3, EventKind.DELIVERY)
+        await add_result(conn, stream, 4, 1, Outcome.FAILED)
+        for _ in range(2):
+            await fold_all(conn)
+        # Its event comes after the fold.
+        await add_event(conn, stream, 1, EventKind.SEND)
+        await add_event(conn, stream, 1, EventKind.DELIVERY)
+        await fold_all(conn)
+        messages = await told(conn, tenant)
+        accepted_at = await conn.fetchval("SELECT at FROM results WHERE stream_id = $1 AND seq = 1", stream.stream_id)
+    assert sorted((message["type"], message["seq"], message["attempt"]) for message in messages) == [
+        ("email.sent", 1, 1),
+        ("email.sent", 2, 1),
+        ("email.sent", 3, 1),
+    ]
+    assert next(message["at"] for message in messages if message["seq"] == 1) == accepted_at
+
+
 async def fails_by_result(conn: Connection, stream: TestStream) -> None:
     await add_result(conn, stream, 1, 1, Outcome.FAILED)
 
