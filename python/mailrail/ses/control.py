@@ -3,8 +3,10 @@ installations on AWS; for any other endpoint the keys are those of the settings.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -14,6 +16,9 @@ from mailrail.errors import MailrailError
 from mailrail.ses.clients import client, session
 
 Answer = TypeVar("Answer")
+
+# Entries of SES's suppression list in one answer.
+SUPPRESSED_PAGE = 1000
 
 
 class ControlError(MailrailError):
@@ -56,6 +61,15 @@ class Identity:
     verified: bool
     dkim_status: str
     records: tuple[DnsRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An entry of SES's suppression list: `bounce` or `complaint`, and since when."""
+
+    email: str
+    reason: str
+    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +124,26 @@ async def get_identity(settings: Settings, name: str) -> Identity:
 async def create_identity(settings: Settings, name: str) -> Identity:
     """Tells SES of a domain, with Easy DKIM. Raises ControlError."""
     return read_identity(name, await _call(settings, lambda ses: ses.create_email_identity(EmailIdentity=name)))
+
+
+async def list_suppressed(
+    settings: Settings, since: datetime | None, token: str | None
+) -> tuple[list[Listed], str | None]:
+    """A page of SES's suppression list, and what asks for the next one; `since` leaves out what is older. Raises ControlError."""
+    asked: dict[str, Any] = {"PageSize": SUPPRESSED_PAGE}
+    asked |= {"StartDate": since} if since else {}
+    asked |= {"NextToken": token} if token else {}
+    answer = await _call(settings, lambda ses: ses.list_suppressed_destinations(**asked))
+    return [
+        Listed(one["EmailAddress"], one["Reason"].lower(), one["LastUpdateTime"])
+        for one in answer.get("SuppressedDestinationSummaries", ())
+    ], answer.get("NextToken")
+
+
+async def lift_suppressed(settings: Settings, email: str) -> None:
+    """Takes an address off SES's suppression list, in this very spelling; one that is not there is fine. Raises ControlError."""
+    with contextlib.suppress(IdentityUnknown):
+        await _call(settings, lambda ses: ses.delete_suppressed_destination(EmailAddress=email))
 
 
 def read_identity(name: str, answer: dict[str, Any]) -> Identity:

@@ -68,7 +68,13 @@ pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Result<An
         ("GET", "/v2/email/account") => Ending::Answer(Ok(account(state))),
         ("POST", "/v2/email/identities") => Ending::Answer(create_identity(state, &body)),
         ("GET", _) if path.starts_with("/v2/email/identities/") => Ending::Answer(get_identity(state, path)),
-        _ => Ending::Answer(Err(ApiError::new(404, "UnknownOperationException", "Unknown operation."))),
+        (_, "/v2/email/account/suppression" | "/v2/email/suppression/addresses") => {
+            Ending::Answer(suppression(state, &head.method, path, query, &body))
+        }
+        _ if path.starts_with("/v2/email/suppression/addresses/") => {
+            Ending::Answer(suppression(state, &head.method, path, query, &body))
+        }
+        _ => Ending::Answer(Err(unknown_operation())),
     };
     match ending {
         Ending::Answer(Ok(json)) => Ok(finish(Response::builder().status(StatusCode::OK), json)),
@@ -103,6 +109,10 @@ async fn read(mut body: Incoming) -> Result<Result<Bytes, ApiError>, NoAnswer> {
         }
     }
     Ok(Ok(whole.freeze()))
+}
+
+fn unknown_operation() -> ApiError {
+    ApiError::new(404, "UnknownOperationException", "Unknown operation.")
 }
 
 fn too_large() -> ApiError {
@@ -179,7 +189,7 @@ fn account(state: &State) -> String {
             "SentLast24Hours": sent as f64,
         },
         "SendingEnabled": granted.sending_enabled,
-        "SuppressionAttributes": {"SuppressedReasons": ["BOUNCE", "COMPLAINT"]},
+        "SuppressionAttributes": {"SuppressedReasons": lock(&state.suppressed).reasons()},
     })
     .to_string()
 }
@@ -213,6 +223,19 @@ fn get_identity(state: &State, path: &str) -> Result<String, ApiError> {
         "VerificationInfo": {},
     })
     .to_string())
+}
+
+/// What concerns the account's suppression list.
+fn suppression(state: &State, method: &Method, path: &str, query: &str, body: &[u8]) -> Result<String, ApiError> {
+    let mut list = lock(&state.suppressed);
+    match (method.as_str(), path) {
+        ("PUT", "/v2/email/account/suppression") => list.choose_reasons(&send::parse(body)?),
+        ("PUT", "/v2/email/suppression/addresses") => list.put_request(&send::parse(body)?),
+        ("GET", "/v2/email/suppression/addresses") => list.page(query),
+        ("GET", _) => list.get(path, query),
+        ("DELETE", _) => list.delete(path, query),
+        _ => Err(unknown_operation()),
+    }
 }
 
 fn identity_type(identity: &Identity) -> &'static str {

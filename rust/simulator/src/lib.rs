@@ -34,6 +34,7 @@ mod sns;
 mod state;
 mod stats;
 mod store;
+mod suppression;
 mod template;
 
 pub use options::Options;

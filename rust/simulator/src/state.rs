@@ -16,6 +16,7 @@ use crate::sigv4::Verifier;
 use crate::sns::Topic;
 use crate::stats::Stats;
 use crate::store::Store;
+use crate::suppression::SuppressionList;
 use crate::template::TemplateCache;
 
 /// The state of one simulator.
@@ -33,6 +34,7 @@ pub struct State {
     pub identities: Mutex<Identities>,
     pub stats: Mutex<Stats>,
     pub templates: Mutex<TemplateCache>,
+    pub suppressed: Mutex<SuppressionList>,
 }
 
 impl State {
@@ -56,6 +58,7 @@ impl State {
             identities: Mutex::new(first_identities(&options)),
             stats: Mutex::new(Stats::default()),
             templates: Mutex::new(TemplateCache::default()),
+            suppressed: Mutex::new(SuppressionList::default()),
             options,
         })
     }
@@ -92,6 +95,7 @@ impl State {
         *lock(&self.faults) = FaultDraw::new(Faults::default());
         *lock(&self.identities) = first_identities(&self.options);
         *lock(&self.stats) = Stats::default();
+        *lock(&self.suppressed) = SuppressionList::default();
         self.events.clear();
     }
 }
