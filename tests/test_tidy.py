@@ -68,6 +68,7 @@ SQL_ELSEWHERE = {
     "emails/traces.py": "the sixth part of the store of emails: where one person is in the mail",
     "emails/reconcile.py": "the third part of the store of emails: what silence proves",
     "events/soft_bounces.py": "the second part of the store of events: addresses that mail comes back from again and again",
+    "suppressions/ses_list.py": "the second part of the store of suppressions: the copy of SES's own list",
     "up/demo.py": "reads the figures of the summary where they are exact",
     "up/demo_contacts.py": "loads its contacts in bulk, as an import will",
     "up/postgres.py": "makes the embedded database",

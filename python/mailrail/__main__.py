@@ -136,6 +136,10 @@ def add_operator(commands: Commands) -> None:
     deposit.add_argument("dollars", help="US dollars, such as 25 or 12.50")
     deposit.add_argument("--key", help="name of this deposit; the same name never adds money twice")
 
+    suppressions = add_group(commands, "suppressions", "the suppression list of Amazon SES")
+    add(suppressions, "sync", operator("sync_suppressions"), "copy the list now, all of it")
+    add(suppressions, "status", operator("show_ses_list"), "how old the copy is, and what SES has not lifted yet")
+
     reputations = add_group(commands, "reputation", "how much of a tenant's mail bounces or is called spam")
     add(reputations, "show", operator("show_reputation"), "print how an account stands").add_argument(
         "account", help="id or name"

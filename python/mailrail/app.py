@@ -172,6 +172,8 @@ def people(path: str) -> tuple[Route, ...]:
         Route("DELETE", f"{path}/lists/<list_id>/contacts/<contact_id>", Scope.CONTACTS_WRITE, contacts.remove_member),
         Route("GET", f"{path}/suppressions", Scope.CONTACTS_READ, suppressions.page),
         Route("POST", f"{path}/suppressions", Scope.CONTACTS_WRITE, suppressions.create),
+        Route("POST", f"{path}/suppressions/import", Scope.CONTACTS_WRITE, suppressions.import_list),
+        Route("GET", f"{path}/suppressions/<suppression>", Scope.CONTACTS_READ, suppressions.get),
         Route("DELETE", f"{path}/suppressions/<suppression>", Scope.CONTACTS_WRITE, suppressions.delete),
     )
 

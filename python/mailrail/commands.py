@@ -21,10 +21,16 @@ from mailrail.events import parked
 from mailrail.ids import Ids, Kind
 from mailrail.ops import guard
 from mailrail.reputation import service as reputation
+from mailrail.suppressions import ses_list
+from mailrail.suppressions.handlers import copy_list
 from mailrail.wallet import service as wallet
 from mailrail.wallet.model import MICROS_PER_USD, dollars
 
 SAMPLE_MAX_CHARS = 200
+
+
+# Lifts of SES's list that are printed.
+LIFTS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +174,35 @@ async def release_reputation(office: Office, arguments: argparse.Namespace) -> s
     account = await find_account(office, arguments.account)
     before = await reputation.release(office.conn, account.id)
     return f"{account.name} was {before.level}; its mail counts from now on alone, and paused campaigns may be resumed"
+
+
+async def sync_suppressions(office: Office, arguments: argparse.Namespace) -> str:
+    """Copies SES's suppression list now, all of it; how many addresses it has."""
+    if not await ses_list.take_turn(office.conn):
+        raise ConfigError("a worker is at the list of SES just now; try again in a minute")
+    # The pool is for what workers do by themselves; this is one connection's work.
+    told = await copy_list(office.conn, office.settings, whole=True)
+    return f"SES keeps mail from {told:,} addresses; the copy is of now"
+
+
+async def show_ses_list(office: Office, arguments: argparse.Namespace) -> str:
+    """How old the copy is, and which lifts SES has not done yet."""
+    copied = await ses_list.read_copy(office.conn)
+    total, waiting = await ses_list.read_waiting_lifts(office.conn, LIFTS_SHOWN)
+    told = [
+        ("addresses", f"{await ses_list.count(office.conn):,}"),
+        ("copied", f"{copied.copied_until:%Y-%m-%d %H:%M:%S} UTC" if copied.copied_until else "never"),
+        ("error", copied.error or "-"),
+        ("lifts", f"{total:,} wait"),
+    ]
+    told += [
+        (
+            f"{one.asked_at:%m-%d %H:%M}",
+            f"{office.ids.encode(Kind.ACCOUNT, one.account_id)} {one.error or 'not tried yet'}",
+        )
+        for one in waiting
+    ]
+    return lines((name.ljust(11), value) for name, value in told)
 
 
 async def release(office: Office, arguments: argparse.Namespace) -> str:

@@ -361,6 +361,9 @@ class Settings:
     reputation_mails_min: int = setting(
         500, "mails", "A tenant with fewer mails in the last 30 days is not judged.", between(1, 1_000_000)
     )
+    ses_list_interval_s: float = setting(
+        600.0, "seconds", "How often the suppression list of SES is copied; 0 means never.", between(0, 86_400)
+    )
     soft_bounces_max: int = setting(
         5, "mails", "An address that so many mails came back from within 30 days gets no more.", between(2, 1000)
     )

@@ -42,6 +42,7 @@ from mailrail.privacy import handlers as privacy
 from mailrail.reputation import service as reputation
 from mailrail.ses.limiter import Limiter
 from mailrail.ses.sender import follow_keys, make_sender, take_keys
+from mailrail.suppressions.handlers import SesList
 from mailrail.web import store as requests
 from mailrail.webhooks.handlers import run_dispatcher
 
@@ -121,6 +122,7 @@ async def sweep(worker: Worker) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(sweep_time(worker))
         tasks.create_task(LedgerWatch(worker.pool).run())
+        tasks.create_task(SesList(worker.pool, worker.settings).run())
         if worker.accepted_log is not None:
             tasks.create_task(guard.watch(worker.pool, worker.accepted_log))
 

@@ -212,6 +212,8 @@ class Rounds:
     async def _write_once(self, conn: Connection, shard: LeasedShard, claimed: Round, report: Report) -> None:
         await emails.insert_results(conn, shard, claimed, report.outcomes)
         failpoints.hit("results.copied", **_facts(shard, claimed))
+        if report.counts.get(Outcome.SKIPPED_SUPPRESSED):
+            await emails.name_suppressions(conn, shard, claimed)
         await emails.add_progress(conn, shard, report.counts)
         if any(report.counts.get(outcome) for outcome in RETRYABLE):
             await emails.permit_retries(conn, shard, claimed)

@@ -21,13 +21,14 @@ MAILS_LOCK = 0x6D61696C
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What decides about mails before anything is written: whether sending is held, which of the domains are verified, and what
-    they let be known of their mail, which of the addresses are suppressed or not to be tracked, why the account may send nothing, and the shard under a lease that holds from now, if
+    they let be known of their mail, which of the addresses are suppressed and why, or not to be tracked, why the account may send
+    nothing, and the shard under a lease that holds from now, if
     it is still to be had. With `has_erased` some of the addresses may be suppressed that are known by their hash alone.
     """
 
     is_held: bool
     verified_domains: frozenset[str]
-    suppressed: frozenset[str]
+    suppressed: Mapping[str, str]
     without_opens: frozenset[str]
     without_clicks: frozenset[str]
     untracked: frozenset[str]
@@ -62,8 +63,9 @@ SELECT (SELECT held_at IS NOT NULL FROM installation) AS is_held,
   ARRAY(SELECT email_folded FROM contacts
         WHERE account_id = $1 AND NOT tracking AND email_folded = ANY($3::text[])) AS untracked,
   -- Who unsubscribed refused campaigns alone.
-  ARRAY(SELECT email_folded FROM suppressions
-        WHERE account_id = $1 AND email_folded = ANY($3::text[]) AND reason <> 'unsubscribe') AS suppressed,
+  coalesce((SELECT jsonb_object_agg(l, 'ses') FROM listed_by_ses($3::text[]) l), '{}')
+    || coalesce((SELECT jsonb_object_agg(email_folded, reason) FROM suppressions
+                 WHERE account_id = $1 AND email_folded = ANY($3::text[]) AND reason <> 'unsubscribe'), '{}') AS suppressed,
   EXISTS (SELECT FROM suppression_hashes WHERE account_id = $1) AS has_erased,
   (SELECT reason FROM reputations WHERE account_id = $1 AND level = 'mail_stopped') AS stopped_because,
   pg_advisory_xact_lock_shared($8, hashint8($1)),
@@ -104,7 +106,7 @@ async def look(
     return Standing(
         row["is_held"] is not False,
         frozenset(row["verified"]),
-        frozenset(row["suppressed"]),
+        row["suppressed"],
         frozenset(row["without_opens"]),
         frozenset(row["without_clicks"]),
         frozenset(row["untracked"]),

@@ -105,7 +105,7 @@ WITH this AS MATERIALIZED (
          WHEN state = {State.EXPIRED} THEN 'no word from SES within 72 hours'
          WHEN state = {State.CANCELLED} THEN CASE outcome WHEN {Outcome.CANCELLED} THEN error ELSE 'the campaign was cancelled' END
          WHEN state IN ({State.ACCEPTED}, {State.DELIVERED}) THEN NULL
-         ELSE CASE outcome WHEN {Outcome.SKIPPED_SUPPRESSED} THEN 'suppressed'
+         ELSE CASE outcome WHEN {Outcome.SKIPPED_SUPPRESSED} THEN coalesce(error, 'suppressed')
            WHEN {Outcome.SKIPPED_UNSUBSCRIBED} THEN 'unsubscribed' WHEN {Outcome.SKIPPED_ERASED} THEN 'erased'
            WHEN {Outcome.SKIPPED_ADDRESS_CHANGED} THEN 'address_changed' ELSE error END END AS reason,
     -- An accepted mail expires by this time.

@@ -252,7 +252,9 @@ class Desk:
         assert shard is not None
         assert claimed is not None
         try:
-            answers = played.play(written) if self._is_test else await self._submit(written, asked_ns, wait_s)
+            answers = written.named(
+                played.play(written) if self._is_test else await self._submit(written, asked_ns, wait_s)
+            )
             with failpoints.span("result"):
                 await self._write_down(written, shard.leased, claimed, answers)
         except Exception as error:

@@ -9,7 +9,7 @@ from typing import Any
 from mailrail.db.pool import Connection
 from mailrail.emails.mail import ADDRESSES_MAX, PRECEDENCE
 from mailrail.emails.model import LeasedShard, Outcome, Round, State
-from mailrail.emails.store import WITHDRAWN
+from mailrail.emails.store import LISTED_BY_SES, WITHDRAWN
 
 
 async def read_round(conn: Connection, shard: LeasedShard, claimed: Round) -> bytes:
@@ -25,7 +25,7 @@ async def read_round(conn: Connection, shard: LeasedShard, claimed: Round) -> by
     await conn.copy_from_query(
         f"""SELECT a.stream_id, a.seq, {claimed.attempt}::smallint,
               (CASE WHEN a.email = '' THEN {Outcome.SKIPPED_ERASED}
-                    WHEN s.email_folded IS NOT NULL THEN {Outcome.SKIPPED_SUPPRESSED}
+                    WHEN s.email_folded IS NOT NULL OR {LISTED_BY_SES} THEN {Outcome.SKIPPED_SUPPRESSED}
                     -- Never to be seen here; and if it is, never to be sent.
                     WHEN t.is_test THEN {Outcome.CANCELLED} END)::smallint,
               a.email, f.content

@@ -41,6 +41,15 @@ UNSENT = (
 )
 
 
+# Why a recipient was not written to, where nothing more is known.
+SKIP_WORDS = {
+    Outcome.SKIPPED_SUPPRESSED: "suppressed",
+    Outcome.SKIPPED_UNSUBSCRIBED: "unsubscribed",
+    Outcome.SKIPPED_ERASED: "erased",
+    Outcome.SKIPPED_ADDRESS_CHANGED: "address_changed",
+}
+
+
 class EventKind(IntEnum):
     """What SES or a reader of the mail told (events.kind)."""
 

@@ -27,7 +27,7 @@ from mailrail.emails.mail import (
     status_of,
 )
 from mailrail.emails.mails import MailFilter
-from mailrail.emails.model import Claim, EventKind, Outcome, Result, State, fold
+from mailrail.emails.model import SKIP_WORDS, Claim, EventKind, Outcome, Result, State, fold
 from mailrail.errors import MailrailError
 from mailrail.templates.model import Ref, TemplateNotFound, Version
 
@@ -315,7 +315,10 @@ def _reason(state: State, results: list[Any], heard: list[Event]) -> str | None:
     if state in (State.ACCEPTED, State.DELIVERED):
         return None
     if state is State.SKIPPED:
-        return "suppressed"
+        return next(
+            (error or SKIP_WORDS[outcome] for _, outcome, _, _, error in reversed(results) if outcome in SKIP_WORDS),
+            None,
+        )
     if state is State.EXPIRED:
         return "no word from SES within 72 hours"
     told = next((event.detail for event in reversed(heard) if event.detail and event.kind in EVENT_WORDS), None)

@@ -16,6 +16,9 @@ WITHDRAWN = 0
 
 RESULT_COLUMNS = ("stream_id", "seq", "attempt", "outcome", "ses_message_id", "error", "account_id")
 
+# SES takes mail to these addresses, has it paid, and does not deliver it.
+LISTED_BY_SES = "EXISTS (SELECT FROM ses_suppressions l WHERE l.email_folded = lower(a.email))"
+
 _BUSY = """
 WITH busy AS (
   SELECT account_id, count(*) AS leased FROM shards
@@ -209,7 +212,7 @@ async def read_round(conn: Connection, lease: LeasedShard, claimed: Round, list_
         f"""SELECT a.seq, {claimed.attempt}::smallint,
               (CASE WHEN c.id IS NULL THEN {Outcome.SKIPPED_ERASED}
                     WHEN c.email_folded <> lower(a.email) THEN {Outcome.SKIPPED_ADDRESS_CHANGED}
-                    WHEN s.email_folded IS NOT NULL OR c.status IN ('bounced', 'complained')
+                    WHEN s.email_folded IS NOT NULL OR c.status IN ('bounced', 'complained') OR {LISTED_BY_SES}
                       THEN {Outcome.SKIPPED_SUPPRESSED}
                     WHEN c.status <> 'subscribed' OR {member} THEN {Outcome.SKIPPED_UNSUBSCRIBED} END)::smallint,
               a.contact_id, a.email, c.name, c.first_name, c.last_name, c.custom_fields, c.tracking
@@ -221,6 +224,26 @@ async def read_round(conn: Connection, lease: LeasedShard, claimed: Round, list_
         format="binary",
     )
     return rows.getvalue()
+
+
+async def name_suppressions(conn: Connection, lease: LeasedShard, claimed: Round) -> None:
+    """Notes why those of a round were suppressed whom `read_round` marked so; in the transaction of its results."""
+    await conn.execute(
+        f"""UPDATE results r SET error = 'suppressed: ' || coalesce(s.reason,
+              CASE c.status WHEN 'bounced' THEN 'bounce' WHEN 'complained' THEN 'complaint' END,
+              CASE WHEN {LISTED_BY_SES} THEN 'ses' END)
+            FROM audience a
+            LEFT JOIN contacts c ON c.id = a.contact_id AND c.account_id = a.account_id
+            LEFT JOIN suppressions s ON s.account_id = a.account_id AND s.email_folded = lower(a.email)
+            WHERE r.stream_id = $1 AND r.attempt = $2 AND r.outcome = $3 AND (r.seq BETWEEN $4 AND $5 OR r.seq = ANY($6::integer[]))
+              AND a.stream_id = r.stream_id AND a.seq = r.seq""",
+        lease.stream_id,
+        claimed.attempt,
+        int(Outcome.SKIPPED_SUPPRESSED),
+        claimed.first_seq,
+        claimed.last_seq,
+        claimed.seqs,
+    )
 
 
 async def has_result_batch(conn: Connection, lease: LeasedShard, claimed: Round) -> bool:

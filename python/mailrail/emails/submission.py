@@ -1,8 +1,8 @@
 """What passes over a desk of the mailroom: requests, the range of numbers in use, and what a commit wrote."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 
 from mailrail._core import encode_mail_rows
@@ -103,7 +103,8 @@ class Written:
     sent: list[Submission] = field(default_factory=list)
     left: list[Submission] = field(default_factory=list)
     claimed: Round | None = None
-    suppressed: frozenset[str] = frozenset()
+    # Address in lower case → why nothing may be sent to it.
+    suppressed: Mapping[str, str] = field(default_factory=dict)
 
     def used(self, *, sent: bool) -> LeasedShard:
         """The shard of what is sent from here, or of what is left."""
@@ -136,6 +137,16 @@ class Written:
     def is_suppressed(self, address: str) -> bool:
         """Whether nothing may be sent to it."""
         return address.lower() in self.suppressed
+
+    def named(self, answers: Iterable[Answered]) -> list[Answered]:
+        """The answers, each suppressed address with the reason."""
+        addresses = dict(self.numbered)
+        return [
+            replace(one, error=f"suppressed: {self.suppressed[addresses[one.seq].lower()]}")
+            if one.outcome is Outcome.SKIPPED_SUPPRESSED
+            else one
+            for one in answers
+        ]
 
     def facts(self) -> dict[str, int]:
         """The claim, for the history."""

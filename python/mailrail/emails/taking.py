@@ -96,9 +96,8 @@ class Taking:
         self.written.sending = sending
         self.written.suppressed = standing.suppressed
         if standing.has_erased:
-            self.written.suppressed |= await suppressions.wake(
-                conn, self.account.id, addresses, self.settings.secret_key
-            )
+            woken = await suppressions.wake(conn, self.account.id, addresses, self.settings.secret_key)
+            self.written.suppressed = {**standing.suppressed, **woken}
         return standing
 
     async def _refuse_unverified(self, conn: Connection, standing: Standing) -> None:

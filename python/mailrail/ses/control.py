@@ -3,13 +3,18 @@ installations on AWS; for any other endpoint the keys are those of the settings.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from mailrail.config import Settings, sends_to_aws
 from mailrail.errors import MailrailError
 from mailrail.ses.clients import NO_CREDENTIALS, Answer, AwsError, ask, session
+
+# Entries of SES's suppression list in one answer.
+SUPPRESSED_PAGE = 1000
 
 
 class ControlError(MailrailError):
@@ -56,6 +61,15 @@ class Identity:
     mail_from: str | None = None
     mail_from_status: str | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An entry of SES's suppression list: `bounce` or `complaint`, and since when."""
+
+    email: str
+    reason: str
+    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +137,26 @@ async def look_again(settings: Settings, name: str) -> None:
     """
     asked = {"SigningAttributesOrigin": "AWS_SES"}
     await _call(settings, lambda ses: ses.put_email_identity_dkim_signing_attributes(EmailIdentity=name, **asked))
+
+
+async def list_suppressed(
+    settings: Settings, since: datetime | None, token: str | None
+) -> tuple[list[Listed], str | None]:
+    """A page of SES's suppression list, and what asks for the next one; `since` leaves out what is older. Raises ControlError."""
+    asked: dict[str, Any] = {"PageSize": SUPPRESSED_PAGE}
+    asked |= {"StartDate": since} if since else {}
+    asked |= {"NextToken": token} if token else {}
+    answer = await _call(settings, lambda ses: ses.list_suppressed_destinations(**asked))
+    return [
+        Listed(one["EmailAddress"], one["Reason"].lower(), one["LastUpdateTime"])
+        for one in answer.get("SuppressedDestinationSummaries", ())
+    ], answer.get("NextToken")
+
+
+async def lift_suppressed(settings: Settings, email: str) -> None:
+    """Takes an address off SES's suppression list, in this very spelling; one that is not there is fine. Raises ControlError."""
+    with contextlib.suppress(IdentityUnknown):
+        await _call(settings, lambda ses: ses.delete_suppressed_destination(EmailAddress=email))
 
 
 def read_identity(name: str, answer: dict[str, Any]) -> Identity:

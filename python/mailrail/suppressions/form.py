@@ -15,6 +15,14 @@ def read_entries(fields: Fields) -> list[str]:
     return many or [one or ""]
 
 
+def read_reason_otherwise(text: str | None) -> Reason:
+    """What rows of a list have that give no reason; `imported` unless the query says so. Raises FieldsInvalid."""
+    fields = Fields({"reason": text})
+    word = fields.word("reason", [str(one) for one in Reason if one is not Reason.UNSUBSCRIBE])
+    fields.finish()
+    return Reason(word) if word else Reason.IMPORTED
+
+
 def read_filter(fields: Fields) -> SuppressionFilter:
     """`reason` and `email` of the query. The caller finishes the fields."""
     reason = fields.word("reason", [str(word) for word in Reason])

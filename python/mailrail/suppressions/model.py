@@ -48,6 +48,22 @@ class Suppression:
     email: str
     reason: Reason
     created_at: datetime
+    # Where it came from, as far as it is known: a mail, a key; and the class of what a server said.
+    stream_id: int | None = None
+    seq: int | None = None
+    key_id: int | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """An address that may get mail again; without a number where nothing of the tenant's own suppressed it. `asked_ses` says
+    that SES is to lift it, too.
+    """
+
+    id: int | None
+    email: str
+    asked_ses: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,35 @@
 """The verbs of suppressions. Each runs in the caller's transaction."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mailrail.db.pool import Connection
-from mailrail.suppressions import store
-from mailrail.suppressions.model import Reason, Suppression, SuppressionFilter, SuppressionStays, hash_of
+from mailrail.suppressions import ses_list, store
+from mailrail.suppressions.model import (
+    Lifted,
+    Reason,
+    Suppression,
+    SuppressionFilter,
+    SuppressionNotFound,
+    SuppressionStays,
+    hash_of,
+)
 
 
-async def add(conn: Connection, account_id: int, emails: Sequence[str], secret_key: str) -> list[Suppression]:
-    """Suppresses addresses by hand, together; those that were not suppressed before."""
+async def add(
+    conn: Connection, account_id: int, emails: Sequence[str], secret_key: str, key_id: int | None
+) -> list[Suppression]:
+    """Suppresses addresses by hand, together, on behalf of an API key; those that were not suppressed before."""
     folded = [email.lower() for email in emails]
     await wake(conn, account_id, folded, secret_key)
-    return await store.insert(conn, account_id, folded, Reason.MANUAL)
+    return await store.insert(conn, account_id, folded, Reason.MANUAL, key_id)
+
+
+async def add_list(
+    conn: Connection, account_id: int, entries: Mapping[str, Reason], secret_key: str, key_id: int | None
+) -> int:
+    """Suppresses the addresses of a list, in lower case, each for its reason; how many were not suppressed before."""
+    await wake(conn, account_id, entries, secret_key)
+    return await store.insert_each(conn, account_id, entries, key_id)
 
 
 async def keep_unsubscribed(conn: Connection, account_id: int, email: str) -> None:
@@ -36,15 +54,27 @@ async def find(conn: Connection, account_id: int, email: str) -> Suppression | N
     return await store.find(conn, account_id, email)
 
 
+async def get(conn: Connection, account_id: int, *, row_id: int | None = None, email: str | None = None) -> Suppression:
+    """By its number or its address. Raises SuppressionNotFound."""
+    return await store.read(conn, account_id, row_id, email)
+
+
 async def lift(
     conn: Connection, account_id: int, *, row_id: int | None = None, email: str | None = None, force: bool = False
-) -> Suppression:
+) -> Lifted:
     """Lets an address have mail again, named by its number or itself. A contact that bounced is subscribed again.
+    An address that another tenant's mail brought onto SES's list is lifted there alone.
 
+    SES lifts it, too, soon after, unless another tenant has the person's complaint.
     Raises SuppressionNotFound, and SuppressionStays for a person's own word: a complaint needs `force`, and whoever
     unsubscribed comes back by his consent alone.
     """
-    found = await store.read(conn, account_id, row_id, email)
+    try:
+        found = await store.read(conn, account_id, row_id, email, lock=True)
+    except SuppressionNotFound:
+        if email is not None and await ses_list.ask_lift_of_address(conn, account_id, email.lower()):
+            return Lifted(None, email.lower(), asked_ses=True)
+        raise
     if found.reason is Reason.UNSUBSCRIBE:
         raise SuppressionStays(
             "This person unsubscribed before the contact was deleted. Create the contact with `status: subscribed` and "
@@ -56,7 +86,9 @@ async def lift(
             "If the person asked for your mail again, repeat with ?force=true."
         )
     await store.delete(conn, found)
-    return found
+    # An address that bounced or complained here is on SES's own list as well.
+    asked = await ses_list.ask_lift(conn, found, is_sure=found.reason in (Reason.BOUNCE, Reason.COMPLAINT))
+    return Lifted(found.id, found.email, asked)
 
 
 async def forget_unsubscribe(conn: Connection, account_id: int, email: str) -> None:
@@ -74,12 +106,12 @@ async def any_erased(conn: Connection, account_id: int) -> bool:
     return await store.any_hash(conn, account_id)
 
 
-async def wake(conn: Connection, account_id: int, folded: Iterable[str], secret_key: str) -> frozenset[str]:
+async def wake(conn: Connection, account_id: int, folded: Iterable[str], secret_key: str) -> dict[str, Reason]:
     """Suppresses those of the addresses whose owner was suppressed and then erased. An account without such people pays
-    for one look. The addresses that were woken and get no mail at all.
+    for one look. The addresses that were woken and get no mail at all, and why.
     """
     if not await store.any_hash(conn, account_id):
-        return frozenset()
+        return {}
     by_hash = {hash_of(secret_key, account_id, address): address for address in folded}
     woken = await store.wake(conn, account_id, by_hash)
-    return frozenset(one.email for one in woken if one.reason is not Reason.UNSUBSCRIBE)
+    return {one.email: one.reason for one in woken if one.reason is not Reason.UNSUBSCRIBE}

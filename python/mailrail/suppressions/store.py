@@ -6,7 +6,7 @@ from typing import Any
 from mailrail.db.pool import Connection
 from mailrail.suppressions.model import Reason, Suppression, SuppressionFilter, SuppressionNotFound
 
-_COLUMNS = "id, account_id, email_folded AS email, reason, created_at"
+_COLUMNS = "id, account_id, email_folded AS email, reason, created_at, stream_id, seq, key_id, detail"
 _WANTED = "account_id = $1 AND ($2::text IS NULL OR reason = $2) AND ($3::text IS NULL OR email_folded = lower($3))"
 
 
@@ -14,23 +14,43 @@ def _suppression(row: Any) -> Suppression:
     return Suppression(**{**row, "reason": Reason(row["reason"])})
 
 
-async def insert(conn: Connection, account_id: int, folded: Sequence[str], reason: Reason) -> list[Suppression]:
+async def insert_each(conn: Connection, account_id: int, entries: Mapping[str, Reason], key_id: int | None) -> int:
+    """Addresses in lower case, each with its reason; returns how many are new. In one order, against deadlocks."""
+    status = await conn.execute(
+        """INSERT INTO suppressions (account_id, email_folded, reason, key_id)
+           SELECT $1, e.email, e.reason, $4 FROM unnest($2::text[], $3::text[]) AS e(email, reason) ORDER BY e.email
+           ON CONFLICT DO NOTHING""",
+        account_id,
+        list(entries),
+        list(entries.values()),
+        key_id,
+    )
+    return int(status.rpartition(" ")[2])
+
+
+async def insert(
+    conn: Connection, account_id: int, folded: Sequence[str], reason: Reason, key_id: int | None = None
+) -> list[Suppression]:
     """Those that are new; an address that is suppressed keeps its reason. In one order, against deadlocks."""
     rows = await conn.fetch(
-        f"""INSERT INTO suppressions (account_id, email_folded, reason)
-            SELECT $1, e, $3 FROM unnest($2::text[]) e ORDER BY e
+        f"""INSERT INTO suppressions (account_id, email_folded, reason, key_id)
+            SELECT $1, e, $3, $4 FROM unnest($2::text[]) e ORDER BY e
             ON CONFLICT DO NOTHING RETURNING {_COLUMNS}""",
         account_id,
         sorted(set(folded)),
         reason,
+        key_id,
     )
     return [_suppression(row) for row in rows]
 
 
-async def read(conn: Connection, account_id: int, row_id: int | None, email: str | None) -> Suppression:
-    """By number or by address; locked, since whoever asks is about to lift it. Raises SuppressionNotFound."""
+async def read(
+    conn: Connection, account_id: int, row_id: int | None, email: str | None, *, lock: bool = False
+) -> Suppression:
+    """By number or by address. Raises SuppressionNotFound."""
     row = await conn.fetchrow(
-        f"""SELECT {_COLUMNS} FROM suppressions WHERE account_id = $1 AND (id = $2 OR email_folded = lower($3)) FOR UPDATE""",
+        f"""SELECT {_COLUMNS} FROM suppressions WHERE account_id = $1 AND (id = $2 OR email_folded = lower($3))
+            {"FOR UPDATE" if lock else ""}""",
         account_id,
         row_id,
         email,

@@ -1,6 +1,7 @@
 """What is judged before a byte of the body is read, so that no stranger makes us buffer: who asks, and what is to come."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from sanic.exceptions import PayloadTooLarge, RequestTimeout
@@ -92,13 +93,13 @@ def check_body_head(request: Request) -> None:
         raise ContentEncodingRefused(f"Send the body as it is: the content encoding {encoding[:40]!r} is not accepted.")
     is_announced = stream.request_body == "chunked" or stream.request_bytes_left > 0
     if is_announced and not streams:
-        check_media_type(request.headers.get("content-type", ""))
+        check_media_type(request.headers.get("content-type", ""), () if operation is None else operation.also_reads)
 
 
-def check_media_type(content_type: str) -> None:
-    """Raises MediaTypeRefused for what is not JSON (RFC 6839, 3.1: `+json` is)."""
+def check_media_type(content_type: str, others: Sequence[str]) -> None:
+    """Raises MediaTypeRefused for what is neither JSON (RFC 6839, 3.1: `+json` is) nor one of the others."""
     media_type = content_type.partition(";")[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
+    if media_type not in others and media_type != "application/json" and not media_type.endswith("+json"):
         was = f"it came as {content_type[:80]!r}" if content_type else "it came without one"
         raise MediaTypeRefused(f"Send the body as JSON with `Content-Type: application/json`; {was}.")
 

@@ -80,6 +80,7 @@ STATUS: dict[str, int] = {
     "amount_invalid": 422,
     "import_columns_invalid": 422,
     "import_unreadable": 422,
+    "list_unreadable": 422,
     "audience_empty": 422,
     "consent_required": 422,
     "domain_invalid": 422,

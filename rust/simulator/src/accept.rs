@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use crate::address;
+use crate::address::{self, Fate};
 use crate::clock;
 use crate::error::ApiError;
 use crate::events;
+use crate::options::Options;
 use crate::quota::Exceeded;
 use crate::request::{Destination, TemplateUse, Text};
 use crate::rules::{self, DestinationError, Recipients};
 use crate::send::{server_error, too_fast};
 use crate::state::{State, lock};
 use crate::stats::{CallCount, Mode, Operation};
-use crate::store::{Call, Content, HeadersFate, Mail};
+use crate::store::{Call, Content, HeadersFate, Mail, message_id};
+use crate::suppression::Reason;
 use crate::template::Template;
 
 /// What all mails of a call share.
@@ -139,6 +141,7 @@ pub fn accept(state: &State, acceptable: Acceptable) -> Result<Arc<Call>, ApiErr
         request_bytes: acceptable.request_bytes as u64,
         rendered_bytes: acceptable.rendered_bytes as u64,
     };
+    let fates = fates(state, &envelopes);
     let call = Call {
         operation: acceptable.operation,
         mode: acceptable.mode,
@@ -150,9 +153,11 @@ pub fn accept(state: &State, acceptable: Acceptable) -> Result<Arc<Call>, ApiErr
         subject: acceptable.subject,
         mails: envelopes.mails.into(),
         text: envelopes.text.into(),
+        fates,
     };
     let call = lock(&state.store).accept(call, acceptable.content).map_err(|_| server_error())?;
     lock(&state.stats).accepted(&count);
+    list_bad_addresses(state, &call);
     events::publish(state, &call);
     Ok(call)
 }
@@ -171,6 +176,49 @@ fn draw_fates(state: &State, mails: &mut [Mail]) {
     for HeadersFate { is_reversed, is_unsigned } in mails.iter().map(|mail| mail.headers_fate) {
         for name in [is_reversed.then_some("reorder_headers"), is_unsigned.then_some("unsigned_headers")] {
             name.into_iter().for_each(|name| stats.fault(name));
+        }
+    }
+}
+
+/// Real addresses to which mail does not simply go: those on the list of now, and those of domains that bounce or complain.
+fn fates(state: &State, envelopes: &Envelopes) -> Box<[(Box<str>, Fate)]> {
+    let Options { bouncing_domains, complaining_domains, .. } = &state.options;
+    let list = lock(&state.suppressed);
+    if list.is_empty() && bouncing_domains.is_empty() && complaining_domains.is_empty() {
+        return Box::default();
+    }
+    let is_of = |domains: &[String], address: &str| {
+        domains.iter().any(|domain| domain.eq_ignore_ascii_case(address::domain(address)))
+    };
+    let fate_of = |address: &str| match address {
+        _ if list.holds(address) => Some(Fate::OnAccountList),
+        _ if is_of(bouncing_domains, address) => Some(Fate::Bounced),
+        _ if is_of(complaining_domains, address) => Some(Fate::Complained),
+        _ => None,
+    };
+    let addresses = envelopes
+        .mails
+        .iter()
+        .flat_map(|mail| envelopes.text[mail.start as usize..mail.destination_end as usize].lines());
+    addresses.filter_map(|address| Some((address.into(), fate_of(address)?))).collect()
+}
+
+/// Puts real addresses that bounce or complain on the account's list, as SES does.
+fn list_bad_addresses(state: &State, call: &Call) {
+    if call.fates.is_empty() {
+        return;
+    }
+    let mut list = lock(&state.suppressed);
+    for (mail, number) in call.mails.iter().zip(call.first..) {
+        for address in call.destination(mail) {
+            let reason = match call.fate(address) {
+                Fate::Bounced => Reason::Bounce,
+                Fate::Complained => Reason::Complaint,
+                _ => continue,
+            };
+            if !address::is_simulator(address) {
+                list.note(address, reason, message_id(state.instance, number, call.at_ms));
+            }
         }
     }
 }

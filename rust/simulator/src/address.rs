@@ -96,6 +96,8 @@ pub enum Fate {
     Complained,
     /// Hard bounce, as if on the global suppression list.
     Suppressed,
+    /// Hard bounce, because it is on the account's suppression list.
+    OnAccountList,
     /// Delivered, then answered by an out-of-office notice, which SES reports as a transient bounce.
     OutOfOffice,
 }

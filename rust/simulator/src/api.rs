@@ -80,6 +80,12 @@ pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Result<An
         ("GET", "/v2/email/account") => Ending::Answer(Ok(account(state))),
         ("POST", "/v2/email/identities") => Ending::Answer(create_identity(state, &body)),
         (method, _) if path.starts_with(IDENTITIES) => Ending::Answer(of_identity(state, method, path, &body)),
+        (_, "/v2/email/account/suppression" | "/v2/email/suppression/addresses") => {
+            Ending::Answer(suppression(state, &head.method, path, query, &body))
+        }
+        _ if path.starts_with("/v2/email/suppression/addresses/") => {
+            Ending::Answer(suppression(state, &head.method, path, query, &body))
+        }
         _ => Ending::Answer(Err(unknown_operation())),
     };
     match ending {
@@ -191,7 +197,7 @@ fn account(state: &State) -> String {
             "SentLast24Hours": sent as f64,
         },
         "SendingEnabled": granted.sending_enabled,
-        "SuppressionAttributes": {"SuppressedReasons": ["BOUNCE", "COMPLAINT"]},
+        "SuppressionAttributes": {"SuppressedReasons": lock(&state.suppressed).reasons()},
     })
     .to_string()
 }
@@ -271,6 +277,19 @@ fn put_dkim_signing(state: &State, name: &str, body: &[u8]) -> Result<String, Ap
         "SigningHostedZone": dkim["SigningHostedZone"],
     })
     .to_string())
+}
+
+/// What concerns the account's suppression list.
+fn suppression(state: &State, method: &Method, path: &str, query: &str, body: &[u8]) -> Result<String, ApiError> {
+    let mut list = lock(&state.suppressed);
+    match (method.as_str(), path) {
+        ("PUT", "/v2/email/account/suppression") => list.choose_reasons(&send::parse(body)?),
+        ("PUT", "/v2/email/suppression/addresses") => list.put_request(&send::parse(body)?),
+        ("GET", "/v2/email/suppression/addresses") => list.page(query),
+        ("GET", _) => list.get(path, query),
+        ("DELETE", _) => list.delete(path, query),
+        _ => Err(unknown_operation()),
+    }
 }
 
 fn identity_type(identity: &Identity) -> &'static str {

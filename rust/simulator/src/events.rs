@@ -29,6 +29,8 @@ pub enum Kind {
     Bounce,
     /// Permanent, on the global suppression list.
     Suppressed,
+    /// Permanent, on the account's suppression list.
+    OnAccountList,
     /// Transient, an automatic answer after the delivery.
     OutOfOffice,
     Complaint,
@@ -36,12 +38,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 7] = [
+    const ALL: [Kind; 8] = [
         Kind::Send,
         Kind::RenderingFailure,
         Kind::Delivery,
         Kind::Bounce,
         Kind::Suppressed,
+        Kind::OnAccountList,
         Kind::OutOfOffice,
         Kind::Complaint,
     ];
@@ -50,7 +53,7 @@ impl Kind {
         match self {
             Kind::Send => EventType::Send,
             Kind::Delivery => EventType::Delivery,
-            Kind::Bounce | Kind::Suppressed | Kind::OutOfOffice => EventType::Bounce,
+            Kind::Bounce | Kind::Suppressed | Kind::OnAccountList | Kind::OutOfOffice => EventType::Bounce,
             Kind::Complaint => EventType::Complaint,
             Kind::RenderingFailure => EventType::RenderingFailure,
         }
@@ -65,6 +68,7 @@ impl Kind {
             }
             Kind::Bounce => fate == Fate::Bounced,
             Kind::Suppressed => fate == Fate::Suppressed,
+            Kind::OnAccountList => fate == Fate::OnAccountList,
             Kind::OutOfOffice => fate == Fate::OutOfOffice,
             Kind::Complaint => fate == Fate::Complained,
         }
@@ -107,10 +111,7 @@ fn kinds<'a>(call: &'a Call, mail: &'a Mail, wanted: &'a [EventType]) -> impl It
         let happens = match kind {
             Kind::Send => true,
             Kind::RenderingFailure => mail.missing_slot.is_some(),
-            _ => {
-                mail.missing_slot.is_none()
-                    && call.destination(mail).any(|address| kind.concerns(address::fate(address)))
-            }
+            _ => mail.missing_slot.is_none() && call.destination(mail).any(|address| kind.concerns(call.fate(address))),
         };
         happens && wanted.contains(&kind.event_type())
     })
@@ -122,12 +123,12 @@ pub fn message(state: &State, event: &Event) -> String {
     let mail = &call.mails[usize::from(event.mail)];
     let mut out = json!({"mail": describe_mail(state, event, mail)});
     let concerned: Vec<&str> =
-        call.destination(mail).filter(|address| event.kind.concerns(address::fate(address))).collect();
+        call.destination(mail).filter(|address| event.kind.concerns(call.fate(address))).collect();
     let timestamp = clock::iso(call.at_ms + PROCESSING_MS);
     let (event_type, member, detail) = match event.kind {
         Kind::Send => ("Send", "send", json!({})),
         Kind::Delivery => ("Delivery", "delivery", delivery(&timestamp, &concerned)),
-        Kind::Bounce | Kind::Suppressed | Kind::OutOfOffice => {
+        Kind::Bounce | Kind::Suppressed | Kind::OnAccountList | Kind::OutOfOffice => {
             ("Bounce", "bounce", bounce(event.kind, &timestamp, &feedback_id(state, event), &concerned))
         }
         Kind::Complaint => ("Complaint", "complaint", complaint(&timestamp, &feedback_id(state, event), &concerned)),
@@ -156,6 +157,12 @@ fn bounce(kind: Kind, timestamp: &str, feedback_id: &str, recipients: &[&str]) -
             "Suppressed",
             "5.1.1",
             "Amazon SES has suppressed sending to this address because it has a recent history of bouncing as an invalid address.",
+        ),
+        Kind::OnAccountList => (
+            "Permanent",
+            "OnAccountSuppressionList",
+            "5.1.1",
+            "Amazon SES did not send the message to this address because it is on the suppression list for your account.",
         ),
         Kind::OutOfOffice => ("Transient", "General", "4.0.0", "smtp; automatic reply"),
         _ => ("Permanent", "General", "5.1.1", "smtp; 550 5.1.1 user unknown"),

@@ -35,6 +35,7 @@ mod sqs;
 mod state;
 mod stats;
 mod store;
+mod suppression;
 mod template;
 
 pub use options::Options;

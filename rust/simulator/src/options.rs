@@ -57,6 +57,9 @@ pub struct Options {
     pub events_pause_max_ms: u64,
     /// The event types published. Default DELIVERY, BOUNCE, COMPLAINT and RENDERING_FAILURE.
     pub event_types: Vec<EventType>,
+    /// Domains that real addresses of bounce at, and that they complain from. Default none.
+    pub bouncing_domains: Vec<String>,
+    pub complaining_domains: Vec<String>,
     /// How many of the latest mails can be read back. Default 50,000.
     pub retain_messages: usize,
     /// The most bytes that mails kept for reading back may take. Default 256 MiB.
@@ -131,6 +134,8 @@ impl Default for Options {
                 EventType::Complaint,
                 EventType::RenderingFailure,
             ],
+            bouncing_domains: Vec::new(),
+            complaining_domains: Vec::new(),
             retain_messages: 50_000,
             retain_bytes: 256 << 20,
             accept_log_bytes: 1 << 30,

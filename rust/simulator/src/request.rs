@@ -217,3 +217,21 @@ pub struct PutDkimSigning<'a> {
     #[serde(borrow)]
     pub signing_attributes_origin: Option<Text<'a>>,
 }
+
+/// `PUT /v2/email/suppression/addresses`
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PutSuppressed<'a> {
+    #[serde(borrow)]
+    pub email_address: Option<Text<'a>>,
+    pub reason: Option<Text<'a>>,
+    pub tenant_name: Option<Text<'a>>,
+}
+
+/// `PUT /v2/email/account/suppression`
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PutSuppressedReasons<'a> {
+    #[serde(borrow)]
+    pub suppressed_reasons: Option<Vec<Text<'a>>>,
+}

@@ -17,6 +17,7 @@ use crate::sns::Topic;
 use crate::sqs::Received;
 use crate::stats::Stats;
 use crate::store::Store;
+use crate::suppression::SuppressionList;
 use crate::template::TemplateCache;
 
 /// The state of one simulator.
@@ -37,6 +38,7 @@ pub struct State {
     pub identities: Mutex<Identities>,
     pub stats: Mutex<Stats>,
     pub templates: Mutex<TemplateCache>,
+    pub suppressed: Mutex<SuppressionList>,
 }
 
 impl State {
@@ -61,6 +63,7 @@ impl State {
             identities: Mutex::new(first_identities(&options)),
             stats: Mutex::new(Stats::default()),
             templates: Mutex::new(TemplateCache::default()),
+            suppressed: Mutex::new(SuppressionList::default()),
             options,
         })
     }
@@ -98,6 +101,7 @@ impl State {
         *lock(&self.identities) = first_identities(&self.options);
         *lock(&self.stats) = Stats::default();
         self.received.clear(&self.events);
+        *lock(&self.suppressed) = SuppressionList::default();
         self.events.clear();
     }
 }

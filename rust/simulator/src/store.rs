@@ -11,6 +11,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use serde_json::{Value, json};
 
 use crate::accept_log::{AcceptLog, Accepted};
+use crate::address::{self, Fate};
 use crate::clock;
 use crate::mime;
 use crate::rules::Recipients;
@@ -36,6 +37,8 @@ pub struct Call {
     pub mails: Box<[Mail]>,
     /// The text that [`Mail`] points into.
     pub text: Box<str>,
+    /// Real addresses that the mail does not simply arrive at, and why.
+    pub fates: Box<[(Box<str>, Fate)]>,
 }
 
 /// One mail of a call: spans of [`Call::text`], one after the other.
@@ -75,6 +78,12 @@ pub enum Content {
 }
 
 impl Call {
+    /// What becomes of the mail to one of its addresses.
+    pub fn fate(&self, address: &str) -> Fate {
+        let own = self.fates.iter().find(|(known, _)| **known == *address);
+        own.map_or_else(|| address::fate(address), |(_, fate)| *fate)
+    }
+
     /// Bare addresses of all recipients.
     pub fn destination(&self, mail: &Mail) -> impl Iterator<Item = &str> {
         self.destination_lines(mail).lines()
@@ -376,6 +385,7 @@ mod tests {
             subject: None,
             mails: mails.into(),
             text: text.into(),
+            fates: Box::default(),
         }
     }
 

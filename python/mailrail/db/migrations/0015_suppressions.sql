@@ -11,11 +11,10 @@ ALTER TABLE suppression_hashes DROP CONSTRAINT suppression_hashes_reason_check;
 ALTER TABLE suppression_hashes ADD CONSTRAINT suppression_hashes_reason_check
   CHECK (reason IN ('bounce', 'soft_bounces', 'complaint', 'manual', 'imported', 'unsubscribe'));
 
--- The mail that it came of, the key that entered it, the import that brought it; and what the other server said, as a class.
+-- The mail that it came of, the key that entered it, and what the other server said, as a class.
 ALTER TABLE suppressions ADD COLUMN stream_id bigint;
 ALTER TABLE suppressions ADD COLUMN seq integer;
 ALTER TABLE suppressions ADD COLUMN key_id bigint;
-ALTER TABLE suppressions ADD COLUMN import_id bigint;
 ALTER TABLE suppressions ADD COLUMN detail text;
 ALTER TABLE suppressions ADD CONSTRAINT suppressions_mail CHECK ((stream_id IS NULL) = (seq IS NULL));
 
