@@ -23,8 +23,6 @@ from mailrail.wallet.model import dollars
 
 # Inboxes show less; what is longer than this is seldom meant.
 SUBJECT_MAX_CHARS = 150
-# Amazon SES takes an inline template with its HTML and text up to this.
-REQUEST_MAX_BYTES = 1_000_000
 HOUR_S, MINUTE_S = 3600.0, 60.0
 # What other senders' templates use for variables; here it reaches readers as it stands.
 _FOREIGN = re.compile(r"\{\{|\}\}|\{%|%\}|\*\|[A-Z0-9_:]+\|\*|(?<![\w{$])\{[A-Za-z_]\w*\}|%%\w+%%|\[\[\w+\]\]")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mailrail.accounts.model import Account
+from mailrail.accounts.model import TRACKED, Account
 from mailrail.campaigns import audience, content, store
 from mailrail.campaigns.audience import Gap
 from mailrail.campaigns.model import CUSTOM, CampaignStateWrong, Rendered, Status
@@ -133,7 +133,9 @@ async def _ask(conn: Connection, account: Account, campaign_id: int, limits: Lim
     standing = await reputation.get(conn, account.id)
     now = await store.read_clock(conn)
     try:
-        frozen = content.freeze(campaign, account, settings)
+        # As the launch freezes it: tracked links are longer.
+        allowed = await domains.tracking_of(conn, account.id, run.sender[1]) if run.sender else TRACKED
+        frozen = content.freeze(campaign, account, settings, allowed)
     except TemplateInvalid:
         return Facts(run, now, fields, None, {}, [], standing)
     sample = await audience.sample(conn, account.id, campaign.audience, SAMPLE_SIZE)
