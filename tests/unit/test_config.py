@@ -199,9 +199,18 @@ def test_no_text_leads_to_anything_but_settings_or_a_sentence(text: str, item: "
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("KAFKA", "kafka"), ("KAFKA", "http://kafka:9092"), ("KAFKA", "a:9092,b:0"), ("KAFKA_PREFIX", "our mail")],
+    [
+        ("EVENT_QUEUE", "events.fifo"),
+        ("EVENT_QUEUE", "https://sqs.eu-west-1.amazonaws.com"),
+        ("KAFKA", "kafka"),
+        ("KAFKA", "http://kafka:9092"),
+        ("KAFKA", "a:9092,b:0"),
+        ("KAFKA_PREFIX", "our mail"),
+    ],
 )
-def test_brokers_and_names_that_kafka_would_refuse(name: str, text: str) -> None:
+def test_names_that_kafka_or_sqs_would_refuse(name: str, text: str) -> None:
     with pytest.raises(ConfigError, match=f"MAILRAIL_{name} must "):
         load({f"MAILRAIL_{name}": text})
+    url = "https://sqs.eu-west-1.amazonaws.com/123456789012/events"
+    assert [load({"MAILRAIL_EVENT_QUEUE": queue}).event_queue for queue in ("events", url)] == ["events", url]
     assert load({"MAILRAIL_KAFKA": "a:9092, [::1]:9093"}).kafka == ("a:9092", "[::1]:9093")

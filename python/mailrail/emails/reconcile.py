@@ -244,7 +244,7 @@ async def read_canary(conn: Connection, number: int, address: str) -> bytes:
     row = io.BytesIO()
     await conn.copy_from_query(
         f"""SELECT {number}::integer, 1::smallint, NULL::smallint, NULL::bigint, '{address}'::text, NULL::text, NULL::text,
-              NULL::text, '{{}}'::jsonb""",
+              NULL::text, '{{}}'::jsonb, false""",
         output=row,
         format="binary",
     )

@@ -46,11 +46,9 @@ class PipelineWatch:
         """One look, and a canary where events are missing and none is under way."""
         async with self._pool.acquire() as conn:
             silence = await store.look_for_silence(conn, self._interval_s, self._silence_s)
-        if silence is None:
-            return
-        log.error(
-            "events: none has come for mail that SES accepted since %s; `mailrail doctor --aws` says what is missing",
-            silence.since.isoformat(timespec="seconds"),
-        )
-        if silence.wants_canary:
+        if silence is not None and silence.wants_canary:
+            log.error(
+                "events: none has come for mail that SES accepted since %s; `mailrail doctor --aws` says what is missing",
+                silence.since.isoformat(timespec="seconds"),
+            )
             await self._send_canary(silence.stream_id)

@@ -71,7 +71,10 @@ pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Result<An
     if let Some((name, target)) = queue {
         return Ok(match sqs::answer(state, name, target, &body).await {
             Ok(json) => finish(Response::builder().status(StatusCode::OK), json),
-            Err(error) => error_answer(state, &error),
+            Err(error) => {
+                let json = json!({"__type": format!("com.amazonaws.sqs#{}", error.kind), "message": error.message});
+                finish(Response::builder().status(error.status), json.to_string())
+            }
         });
     }
     let ending = match (head.method.as_str(), path) {

@@ -26,6 +26,7 @@ def test_silence_proves_something_while_everything_else_speaks() -> None:
         (replace(ALIVE, canary_returned=False), "no canary"),
         (replace(ALIVE, lag=LAG_MAX + timedelta(seconds=1)), "events wait 61 s"),
         (replace(ALIVE, parked=1), "1 notifications are parked"),
+        (replace(ALIVE, dead=2), "2 notifications lie in the dead-letter queue"),
     ],
 )
 def test_silence_proves_nothing_while_the_way_back_is_in_doubt(seen: Watermark, missing: str) -> None:
