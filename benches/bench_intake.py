@@ -32,8 +32,8 @@ from tests.support import postgres
 from tests.support.fleet import Process, starting
 from tests.support.installation import free_port
 from tests.support.postgres import Database
-from tests.support.sns import Authority, Posted, certified, post_all, post_request
 from tests.support.processes import is_alive
+from tests.support.sns import Authority, Posted, certified, post_all, post_request
 from tests.support.streams import make_account, make_stream
 from tests.support.workers import working
 
