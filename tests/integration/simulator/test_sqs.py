@@ -71,7 +71,8 @@ def test_messages_come_in_batches_and_again_until_they_are_deleted(simulator: Ru
     assert len(deleted["Successful"]) == 7
     assert depths(sqs, url) == (2, 3)
     left = {orjson.loads(message["Body"])["MessageId"] for message in first[7:]}
-    begun, seen = time.monotonic(), set()
+    begun = time.monotonic()
+    seen: set[str] = set()
     while len(seen) < 5:
         batch = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=2, VisibilityTimeout=60)
         seen |= {orjson.loads(message["Body"])["MessageId"] for message in batch["Messages"]}
