@@ -92,7 +92,7 @@ async def read_canary(conn: Connection, number: int) -> bytes:
     before, behind = ADDRESS
     await conn.copy_from_query(
         f"""SELECT id, 1::smallint, NULL::smallint, NULL::bigint, '{before}' || id || '{behind}', contact ->> 'name',
-              contact ->> 'first_name', contact ->> 'last_name', contact -> 'custom_fields'
+              contact ->> 'first_name', contact ->> 'last_name', contact -> 'custom_fields', NULL::boolean
             FROM canaries WHERE id = {number}""",
         output=row,
         format="binary",

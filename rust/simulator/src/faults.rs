@@ -162,17 +162,17 @@ impl FaultDraw {
         self.first(menu)
     }
 
-    /// The fault before a bulk call, if any; nothing is drawn for what is off.
+    /// The fault before a bulk call, if any.
     pub fn before_bulk(&mut self, now_ms: u64) -> Option<Before> {
         if self.is_beyond_bulk_rate(now_ms) {
             return Some(Before::Throttle);
         }
-        self.happens(self.menu.refuse_bulk).then_some(Before::RefuseTemplate)
+        self.random.happens(self.menu.refuse_bulk).then_some(Before::RefuseTemplate)
     }
 
     /// Whether the next bulk entry cannot be rendered, though it is accepted.
     pub fn spoils_rendering(&mut self) -> bool {
-        self.happens(self.menu.rendering_failure)
+        self.random.happens(self.menu.rendering_failure)
     }
 
     fn is_beyond_bulk_rate(&mut self, now_ms: u64) -> bool {
@@ -187,10 +187,6 @@ impl FaultDraw {
         }
         self.bulk_calls_ms.push_back(now_ms);
         false
-    }
-
-    fn happens(&mut self, rate: f64) -> bool {
-        rate > 0.0 && self.random.happens(rate)
     }
 
     /// The fault after a call was accepted, if any.

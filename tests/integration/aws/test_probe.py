@@ -109,12 +109,12 @@ async def test_a_mail_that_is_not_rendered_is_a_no(installation: Installation) -
 
 
 async def test_a_refusal_that_is_not_of_the_request_proves_nothing(database: Database, tmp_path: Path) -> None:
-    async with installed(database, tmp_path / "other", verified_identities=["other.example"]) as installation:
+    async with installed(database, tmp_path / "other", {"configuration_set": "missing"}) as installation:
         await (await installation.api.add_tenant()).verify_domain()
         answers = await ask(installation, Patience(events_s=1.0, idle_s=1.0))
         known = {question for question, answer in answers.items() if answer.verdict is not Verdict.UNKNOWN}
         assert known == {Question.HTTP_2, Question.IDLE_TIMEOUT}
-        assert "not verified" in answers[Question.SLOT_LETTERS].detail
+        assert "does not exist" in answers[Question.SLOT_LETTERS].detail
 
 
 async def test_without_a_verified_domain_nothing_is_sent(

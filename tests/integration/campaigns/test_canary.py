@@ -250,28 +250,29 @@ async def test_a_storm_of_rendering_failures_pauses_the_campaign_which_goes_on_b
 ) -> None:
     async with steered(database, tmp_path, slots_canary="auto", max_send_rate=100.0) as installation:
         await installation.set_faults(rendering_failure=0.5, seed=5)
-        tenant = await installation.add_sender(400)
+        tenant = await installation.add_sender(3000)
         campaign_id = await installation.send_campaign(tenant)
         shown = await installation.wait_for(tenant, campaign_id, "paused")
         assert "could not render them" in shown["reason"]
         assert "resume" in shown["reason"]
         assert shown["delivery"]["mode"] == "simple"
         assert shown["progress"]["open"] > 100, "most of it is still to be sent"
+        assert sent_by(installation)["simple"] == 0
         assert (await tenant.post(f"/api/v1/campaigns/{campaign_id}/resume")).status == 200
-        shown = await installation.wait_for(tenant, campaign_id, "completed")
-        by = sent_by(installation)
-        assert by["simple"] > 100
-        assert by["simple"] + by["slots"] == 400
-        assert shown["progress"]["failed"] + shown["progress"]["delivered"] == 400
+        async with asyncio.timeout(20):
+            while sent_by(installation)["simple"] < 50:
+                await asyncio.sleep(0.05)
+        assert (await tenant.get(f"/api/v1/campaigns/{campaign_id}")).body["status"] == "sending", "once is enough"
+        assert (await tenant.post(f"/api/v1/campaigns/{campaign_id}/cancel")).status == 200
         assert await installation.audit() == []
 
 
 async def test_a_few_rendering_failures_are_no_storm(database: Database, tmp_path: Path) -> None:
     async with steered(database, tmp_path, slots_canary="auto") as installation:
-        await installation.set_faults(rendering_failure=0.02, seed=6, duplicate_events=0.5)
+        await installation.set_faults(rendering_failure=0.01, seed=6, duplicate_events=0.5)
         tenant = await installation.add_sender(500)
         shown = await installation.wait_for(tenant, await installation.send_campaign(tenant), "completed")
-        assert 0 < shown["progress"]["failed"] < 20
+        assert shown["progress"]["failed"] > 0
         async with installation.api.operator.acquire() as conn:
             counted = await conn.fetchval(
                 "SELECT rendering_failures FROM campaigns WHERE account_id = $1", tenant.account_id
