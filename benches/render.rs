@@ -70,6 +70,7 @@ impl Reader {
             first_name: Some(self.first_name),
             last_name: None,
             custom_fields: Some(&self.custom_fields),
+            tracked: true,
         }
     }
 }

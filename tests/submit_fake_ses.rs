@@ -373,6 +373,21 @@ async fn a_refused_batch_goes_out_one_by_one_in_the_same_round() {
 }
 
 #[tokio::test]
+async fn a_canary_goes_by_slots_or_not_at_all() {
+    let ses = FakeSes::start(|_, request| accept(request)).await;
+    let report = submit(&ses.sender(), "canary", rows(1)).await.unwrap();
+    assert_eq!((report.slots_recipients, report.simple_recipients, report.calls), (1, 0, 1));
+    assert_eq!(report.counts, BTreeMap::from([(ACCEPTED, 1)]));
+    let refusal = || refuse(400, "BadRequestException", "Template contains unsupported operations.");
+    let ses = FakeSes::start(move |_, _| refusal()).await;
+    let report = submit(&ses.sender(), "canary", rows(1)).await.unwrap();
+    assert_eq!(report.counts, BTreeMap::from([(FAILED, 1)]));
+    let error = outcomes(&report)[0].3.clone();
+    assert_eq!(error.as_deref(), Some("400 BadRequestException: Template contains unsupported operations."));
+    assert_eq!(ses.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn a_close_instead_of_an_answer_is_unknown_and_never_repeated() {
     let ses = expect_all(|_, _| Reply::Close, UNKNOWN).await;
     assert_eq!(ses.requests().len(), 1);

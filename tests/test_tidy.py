@@ -25,13 +25,26 @@ ROOMS = (
     "rehearsals",
     "events",
     "tracking",
+    "preferences",
     "confirmations",
     "webhooks",
     "privacy",
     "mail_v1",
 )
 # What stands beside the rooms and knows none of them. `web` is not here: it reads an account from a key.
-PLUMBING = ("bus", "db", "ses", "addresses.py", "cancellation.py", "config.py", "errors.py", "ids.py", "sealing.py")
+PLUMBING = (
+    "bus",
+    "db",
+    "ses",
+    "addresses.py",
+    "cancellation.py",
+    "config.py",
+    "errors.py",
+    "findings.py",
+    "ids.py",
+    "outgoing.py",
+    "sealing.py",
+)
 
 # File → why its statements do not stand in a room's store.py.
 SQL_ELSEWHERE = {
@@ -39,6 +52,8 @@ SQL_ELSEWHERE = {
     "bus/parking.py": "parked messages are no room's either",
     "bus/postgres.py": "NOTIFY is the transport of this bus",
     "campaigns/audience.py": "the third part of the store of campaigns: whom an audience reaches",
+    "campaigns/canary_store.py": "the fifth part of the store of campaigns: their mode, and the canaries that decide it",
+    "campaigns/links.py": "the fourth part of the store of campaigns: who followed which link",
     "campaigns/recipients.py": "the second part of the store of campaigns: who got it, who did not and why",
     "contacts/consents.py": "the third part of the store of contacts: what people said of getting mail",
     "contacts/members.py": "the second part of the store of contacts: who is on which list",
@@ -64,6 +79,9 @@ CORE_IN = {
     "__main__.py": "the simulator",
     "addresses.py": "a fast yes",
     "app.py": "ids and tokens",
+    "aws/probe.py": "the tags of its mails",
+    "aws/probe_mail.py": "the type of the codec",
+    "campaigns/canary.py": "the plan of a canary",
     "campaigns/handlers.py": "the plan of a stream",
     "campaigns/rounds.py": "rounds: render, sign, submit",
     "campaigns/content.py": "freezing a template and rendering it",
@@ -77,6 +95,7 @@ CORE_IN = {
     "events/handlers.py": "parsing notifications",
     "events/service.py": "checking signatures of SNS",
     "ids.py": "the type of its codec",
+    "ops/pipeline.py": "the error of a canary that cannot be sent",
     "ses/sender.py": "the sender of a process",
     "imports/handlers.py": "reading pieces of an upload",
     "imports/service.py": "cutting uploads into pieces",

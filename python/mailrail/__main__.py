@@ -41,7 +41,14 @@ def build_parser() -> argparse.ArgumentParser:
     add_operator(commands)
     add_events(commands)
     add_backups(commands)
-    add(commands, "doctor", doctor, "check what a start needs, and say how to mend it")
+    add_aws(commands)
+    examining = add(commands, "doctor", doctor, "check what a start needs, and say how to mend it")
+    examining.add_argument(
+        "--aws", action="store_true", help="also the AWS account, and the way of the events out of it"
+    )
+    examining.add_argument(
+        "--probe", action="store_true", help="with --aws, also send a few mails to the mailbox simulator of Amazon SES"
+    )
     add(commands, "settings", settings, "list every setting with its default, unit and meaning")
     add(commands, "version", version, "print the version")
     return parser
@@ -83,6 +90,9 @@ def add_processes(commands: Commands) -> None:
         "--directory", default="var/simulator", help="where its keys are kept (default ./var/simulator)"
     )
     stand_in.add_argument("--events-url", metavar="URL", help="where its notifications go (default none)")
+    stand_in.add_argument(
+        "--event-queue", metavar="NAME", help="keep its notifications in an SQS queue of its own instead"
+    )
     stand_in.add_argument("--accept-log", metavar="FILE", help="append every accepted mail to this file (default none)")
     stand_in.add_argument("--max-send-rate", type=float, metavar="R", help="recipients per second that it grants")
     stand_in.add_argument("--max-24-hour-send", type=float, metavar="N", help="recipients per 24 hours that it grants")
@@ -149,6 +159,25 @@ def add_events(commands: Commands) -> None:
     )
     replay.add_argument("--since", metavar="MOMENT", help="only those received since, such as 2026-11-30 (UTC)")
     replay.add_argument("--limit", type=int, default=10_000, metavar="N", help="at most so many (default 10000)")
+
+
+def add_aws(commands: Commands) -> None:
+    """The AWS account."""
+    amazon = add_group(commands, "aws", "what mailrail needs in an AWS account")
+    setting_up = add(amazon, "setup", aws_setup, "show what is missing there, and with --apply make it")
+    setting_up.add_argument("--apply", action="store_true", help="make the changes (default: show them)")
+    printing = add(amazon, "policy", aws_policy, "print an IAM policy with the least that is needed")
+    printing.add_argument("whose", choices=("run", "doctor", "setup"), help="run: of api and worker")
+    printing.add_argument("--account-id", metavar="N", help="AWS account (default that of the credentials here)")
+    for parser in (setting_up, printing):
+        parser.add_argument(
+            "--delivery",
+            choices=("sqs", "https"),
+            default="sqs",
+            help="workers pull the events from a queue, or SNS posts them to MAILRAIL_PUBLIC_URL (default sqs)",
+        )
+        parser.add_argument("--topic", metavar="NAME", help="SNS topic (default that of MAILRAIL_SNS_TOPICS)")
+        parser.add_argument("--queue", metavar="NAME", help="SQS queue (default MAILRAIL_EVENT_QUEUE)")
 
 
 def add_backups(commands: Commands) -> None:
@@ -267,7 +296,34 @@ def doctor(arguments: argparse.Namespace) -> int:
     from mailrail.doctor import examine
     from mailrail.up.installation import attach
 
-    return asyncio.run(examine(attach(os.environ)))
+    environment = attach(os.environ)
+    status = asyncio.run(examine(environment, aws=arguments.aws or arguments.probe))
+    if arguments.aws or arguments.probe:
+        from mailrail.aws import probe
+
+        told = probe.run if arguments.probe else probe.show
+        status = max(status, asyncio.run(told(load(environment, "doctor"))))
+    return status
+
+
+def aws_setup(arguments: argparse.Namespace) -> int:
+    """`mailrail aws setup`."""
+    from mailrail.aws import setup
+    from mailrail.aws.model import Delivery
+
+    delivery = Delivery(arguments.delivery)
+    work = setup.setup(load(os.environ, "setup"), delivery, arguments.topic, arguments.queue, apply=arguments.apply)
+    return asyncio.run(work)
+
+
+def aws_policy(arguments: argparse.Namespace) -> int:
+    """`mailrail aws policy`."""
+    from mailrail.aws import setup
+    from mailrail.aws.model import Delivery
+
+    current, delivery = load(os.environ, "policy"), Delivery(arguments.delivery)
+    names = (arguments.topic, arguments.queue)
+    return asyncio.run(setup.print_policy(current, arguments.whose, arguments.account_id, delivery, *names))
 
 
 def settings(arguments: argparse.Namespace) -> int:
@@ -345,6 +401,7 @@ def simulator_options(arguments: argparse.Namespace, current: Settings) -> dict[
         "port": arguments.port,
         "directory": arguments.directory,
         "events_url": arguments.events_url,
+        "event_queue": arguments.event_queue,
         "accept_log_file": arguments.accept_log,
         "access_key": current.ses_access_key,
         "secret_key": current.ses_secret_key,

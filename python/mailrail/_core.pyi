@@ -113,8 +113,9 @@ def freeze(content: bytes) -> bytes:
 
     In, JSON: {"subject", "html", "text" | null, "preheader" | null, "base_url",
     "track_opens": bool, "track_clicks": bool, "postal_address" | null}.
-    Out, JSON: {"subject", "html", "text", "links": [URL, …], "variables": [name, …]}. The number
-    of a tracked link in `{base}/c/{token}/{n}` is its place in `links`, counted from 1.
+    Out, JSON: {"subject", "html", "text", "links": [URL, …], "variables": [name, …], "untracked":
+    {"html", "text"}}; the last is what recipients get who are not tracked, absent where it is the same. The number of a
+    tracked link in `{base}/c/{token}/{n}` is its place in `links`, counted from 1.
     `variables` are the custom fields that the content uses, sorted.
 
     Raises TemplateError, or CoreError for other JSON.
@@ -171,10 +172,11 @@ class Plan:
     def __new__(cls, frozen: bytes, stream: bytes, codec: Codec) -> Plan:
         """`frozen` is what `freeze` gave. `stream`, JSON: {"stream_id", "account_id", "list_id" | null,
         "from_name" | null, "from_email", "reply_to": [address, …], "configuration_set" | null,
-        "base_url", "mode": "slots" | "simple"}.
+        "base_url", "mode": "slots" | "simple" | "canary"}.
 
         Mode "slots" sends the static body once per call of up to 50 recipients (SendBulkEmail) and
-        falls back by itself where that cannot be; "simple" sends one by one (SendEmail).
+        falls back by itself where that cannot be; "simple" sends one by one (SendEmail); "canary" is
+        slots without the falling back, down to a single recipient: what cannot go so fails.
 
         Raises TemplateError, ConfigError, or CoreError for other JSON.
         """
@@ -182,7 +184,7 @@ class Plan:
     def preview(self, contact: bytes) -> bytes:
         """One mail as its reader would see it, by the plain renderer.
 
-        In, JSON: {"contact_id", "email", "name", "first_name", "last_name", "custom_fields": {…}};
+        In, JSON: {"contact_id", "email", "name", "first_name", "last_name", "custom_fields": {…}, "tracked": bool};
         all but "email" may be absent or null. Out, JSON: {"subject", "html", "text"}.
 
         Raises TemplateError where rendering fails, CoreError for other JSON.
@@ -228,8 +230,8 @@ class Sender:
         """Sends one round; await the result in the running event loop.
 
         Columns of `rows`: seq int4, attempt int2, skip int2 null, contact_id int8 null, email text,
-        name text null, first_name text null, last_name text null, custom_fields jsonb null. A row
-        with a `skip` is not sent; that code is its outcome.
+        name text null, first_name text null, last_name text null, custom_fields jsonb null, tracked bool null. A row
+        with a `skip` is not sent; that code is its outcome. One that is not tracked gets no pixel and links as written.
 
         A call is written only if `lease` covers its whole time-out, checked after signing. Nothing
         is ever written twice, save when not a byte of it had left. Every row gets one outcome;
@@ -384,7 +386,7 @@ class ParsedEvents:
     @property
     def events(self) -> bytes:
         """Rows (notification_id int8, stream_id int8, seq int4, attempt int2, kind int2, dedupe int8,
-        at timestamptz null, address text null, ses_message_id text null, detail text null).
+        at timestamptz null, address text null, ses_message_id text null, detail text null, machine text null).
         """
 
     @property

@@ -10,6 +10,7 @@ from mailrail._core import check_address
 from mailrail.errors import MailrailError
 
 ADDRESS_MAX_CHARS = 254
+DOMAIN_MAX_CHARS = 253
 MAILBOX = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]+)>", re.DOTALL)
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 

@@ -7,7 +7,7 @@ import logging
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from sanic import Sanic
@@ -40,8 +40,11 @@ from mailrail.mail_v1 import campaigns as mail_campaigns
 from mailrail.mail_v1 import contacts as mail_contacts
 from mailrail.ops import guard
 from mailrail.ops import routes as ops
+from mailrail.outgoing import public_addresses
+from mailrail.preferences import routes as preferences
 from mailrail.privacy import routes as privacy
 from mailrail.rehearsals import routes as rehearsals
+from mailrail.rehearsals.link_checker import LinkChecker
 from mailrail.reputation import routes as reputation
 from mailrail.ses.control import ControlError
 from mailrail.ses.limiter import Limiter
@@ -51,7 +54,7 @@ from mailrail.templates import routes as templates
 from mailrail.tracking.routes import Tracking
 from mailrail.wallet import routes as wallet
 from mailrail.web import routes as reference
-from mailrail.web.admission import BODY_MAX_BYTES, AdmittedRequest, admit
+from mailrail.web.admission import BODY_MAX_BYTES, AdmittedRequest, admit, is_free
 from mailrail.web.auth import PUBLIC, check_declared
 from mailrail.web.context import App, Context, Request
 from mailrail.web.document import make_document
@@ -113,8 +116,8 @@ def routes(tracking: Tracking) -> tuple[Route, ...]:
         # Readers of mail, whose token is their key.
         Route("GET HEAD", "/o/<token>", PUBLIC, tracking.open),
         Route("GET HEAD", "/c/<token>/<link>", PUBLIC, tracking.click),
-        Route("GET HEAD", "/u/<token>", PUBLIC, tracking.show_unsubscribe),
-        Route("POST", "/u/<token>", PUBLIC, tracking.unsubscribe),
+        Route("GET HEAD", "/u/<token>", PUBLIC, preferences.show),
+        Route("POST", "/u/<token>", PUBLIC, preferences.change),
         Route("GET HEAD", "/confirm/<token>", PUBLIC, confirmations.show),
         Route("POST", "/confirm/<token>", PUBLIC, confirmations.confirm),
         # Amazon SNS, whose signature is its key.
@@ -136,6 +139,7 @@ def sending_domains(path: str) -> tuple[Route, ...]:
         Route("POST", path, Scope.DOMAINS_WRITE, domains.create),
         Route("GET", path, Scope.DOMAINS_READ, domains.page),
         Route("GET", f"{path}/<domain_id>", Scope.DOMAINS_READ, domains.get),
+        Route("PATCH", f"{path}/<domain_id>", Scope.DOMAINS_WRITE, domains.change),
         Route("POST", f"{path}/<domain_id>/verify", Scope.DOMAINS_WRITE, domains.verify),
         Route("DELETE", f"{path}/<domain_id>", Scope.DOMAINS_WRITE, domains.delete),
     )
@@ -182,6 +186,7 @@ def campaign_control(path: str) -> tuple[Route, ...]:
         Route("POST", f"{path}/cancel", Scope.CAMPAIGNS_SEND, campaigns.cancel),
         Route("POST", f"{path}/retry", Scope.CAMPAIGNS_SEND, campaigns.retry),
         Route("GET", f"{path}/recipients", Scope.CAMPAIGNS_READ, campaigns.page_recipients),
+        Route("GET", f"{path}/links", Scope.CAMPAIGNS_READ, campaigns.page_links),
         Route("DELETE", path, Scope.CAMPAIGNS_WRITE, campaigns.delete),
         Route("POST", f"{path}/duplicate", Scope.CAMPAIGNS_WRITE, campaigns.duplicate),
         Route("GET", f"{path}/preview", Scope.CAMPAIGNS_READ, rehearsals.show_preview),
@@ -189,6 +194,7 @@ def campaign_control(path: str) -> tuple[Route, ...]:
         # Transactional mail: whoever may send that may test, a test key too.
         Route("POST", f"{path}/test", Scope.EMAILS_SEND, rehearsals.send_test),
         Route("POST", f"{path}/dry-run", Scope.CAMPAIGNS_READ, rehearsals.dry_run),
+        Route("GET", f"{path}/preflight", Scope.CAMPAIGNS_READ, rehearsals.preflight),
     )
 
 
@@ -256,7 +262,6 @@ def create_app(settings: Settings) -> App:
     app.ctx.reference = reference.make_reference(make_document(table, app.ctx.ids, settings.public_url))
     check_declared(app)
     app.register_middleware(begin_request, "request")
-    app.register_middleware(admit, "request")
     app.register_middleware(finish_request, "response")
     app.error_handler.add(Exception, answer_error)
     register_resources(app, tracking)
@@ -317,6 +322,8 @@ def register_resources(app: App, tracking: Tracking) -> None:
         ctx.intake = Intake(ctx.pool, ctx.settings)
         ctx.intake.start()
         opened.push_async_callback(ctx.intake.stop)
+        ctx.link_checker = LinkChecker(public_addresses(ctx.settings), f"{ctx.settings.public_url}/docs")
+        opened.push_async_callback(ctx.link_checker.close)
 
     async def close_all(app: App) -> None:
         await opened.aclose()
@@ -350,12 +357,14 @@ async def open_mailroom(ctx: Context, opened: contextlib.AsyncExitStack) -> None
         opened.callback(task.cancel)
 
 
-async def begin_request(request: Request) -> None:
-    """Gives the request its id before anything about it is logged; making the context does it."""
-    assert request.ctx.request_id
+def begin_request(request: Request) -> Coroutine[Any, Any, None] | None:
+    """Gives the request its id before anything about it is logged, which making the context does, and has it admitted where
+    there is anything to judge: readers of mail come by the thousands, and a coroutine less is felt.
+    """
+    return None if request.ctx.is_judged or is_free(request) else admit(request)
 
 
-async def finish_request(request: Request, response: BaseHTTPResponse) -> None:
+def finish_request(request: Request, response: BaseHTTPResponse) -> None:
     """Every answer carries the id under which our log has the request, and is counted."""
     response.headers["X-Request-Id"] = request.ctx.request_id
     if (allowance := request.ctx.allowance) is not None:
@@ -364,7 +373,7 @@ async def finish_request(request: Request, response: BaseHTTPResponse) -> None:
         response.headers["RateLimit-Reset"] = str(allowance.reset_s)
     # What reached no route came with whatever method a stranger made up.
     method = request.method if request.route else "any"
-    request.app.ctx.metrics.requests.labels(method, route_of(request), response.status).inc()
+    request.app.ctx.metrics.count_request(method, route_of(request), response.status)
 
 
 # —— the process ————————————————————————————————————————————————————————————————————————————————————————————————————————

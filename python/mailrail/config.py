@@ -23,6 +23,8 @@ PREFIX = "MAILRAIL_"
 OTHER_PREFIXES = ("MAILRAIL_UP_", "MAILRAIL_TEST_", "MAILRAIL_BENCH_")
 SECRET_KEY_MIN_CHARS = 32
 TOKEN_MIN_CHARS = 16
+# SES takes 870 characters of a header by its older documentation, and `List-Unsubscribe` has this, `/u/`, 71 of a token and `<>`.
+PUBLIC_URL_MAX_CHARS = 700
 SIMULATOR_TOPIC_ARN = "arn:aws:sns:us-east-1:123456789012:mailrail"
 
 
@@ -93,12 +95,32 @@ def queue_address(value: str) -> str:
     raise ValueError("must be the name of a standard queue, or a URL as SQS shows it")
 
 
+def public_address(value: str) -> str:
+    """A web address that fits the header which names it with a token behind it."""
+    if len(value) > PUBLIC_URL_MAX_CHARS:
+        raise ValueError(f"must have at most {PUBLIC_URL_MAX_CHARS} characters")
+    return web_address(value)
+
+
 def broker_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
     """Kafka brokers."""
     for address in value:
         host, _, port = address.rpartition(":")
         if not host or "/" in host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
             raise ValueError("must look like kafka-1.example.com:9092,kafka-2.example.com:9092")
+    return value
+
+
+def resolver_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
+    """IP addresses with ports; names would need a resolver themselves."""
+    for text in value:
+        host, _, port = text.rpartition(":")
+        try:
+            ipaddress.ip_address(host.strip("[]"))
+            if not 1 <= int(port) <= 65535:
+                raise ValueError
+        except ValueError:
+            raise ValueError("must have the form 9.9.9.9:53 or [2620:fe::fe]:53, several with commas") from None
     return value
 
 
@@ -159,7 +181,7 @@ class Settings:
         secret=True,
     )
     public_url: str = setting(
-        "http://127.0.0.1:8025", "URL", "Base of every link in a mail, as its readers reach it.", web_address
+        "http://127.0.0.1:8025", "URL", "Base of every link in a mail, as its readers reach it.", public_address
     )
     host: str = setting("127.0.0.1", "address", "Address on which the API listens.")
     port: int = setting(8025, "port", "Port on which the API listens.", between(1, 65535))
@@ -178,6 +200,12 @@ class Settings:
     )
     aws_endpoint: str = setting(
         "", "URL", "Where requests to SNS, SQS and STS go; empty means Amazon's own endpoints.", web_address
+    )
+    dns: tuple[str, ...] = setting(
+        (),
+        "host:port",
+        "DNS resolvers that see what domains publish, by IP address; empty means the system's, and none with a stand-in for SES.",
+        resolver_addresses,
     )
     configuration_set: str = setting(
         "mailrail", "name", "SES configuration set of every mail, so that its events come back."
@@ -199,7 +227,7 @@ class Settings:
         900.0,
         "seconds",
         "How long after accepted mail without any event the way of events counts as broken.",
-        between(10, 86_400),
+        between(1, 86_400),
     )
     bounce_grace_s: float = setting(
         3600.0,
@@ -217,6 +245,15 @@ class Settings:
         "word",
         "How campaigns reach SES: slots (SendBulkEmail) or simple (SendEmail).",
         one_of("slots", "simple"),
+    )
+    slots_canary: str = setting(
+        "auto",
+        "word",
+        "Whether slots wait for a canary that was delivered: auto (with Amazon SES itself), always or never.",
+        one_of("auto", "always", "never"),
+    )
+    canary_wait_s: float = setting(
+        60.0, "seconds", "How long a canary may take to come back before its campaign stays simple.", between(0.1, 3600)
     )
     lease_s: float = setting(30.0, "seconds", "How long a worker owns a shard without renewing.", between(1, 3600))
     call_timeout_ms: int = setting(
@@ -481,6 +518,12 @@ def sends_to_aws(settings: Settings) -> bool:
     return not host or host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
 
 
+def dns_servers(settings: Settings) -> list[tuple[str, int]]:
+    """(address, port) of the resolvers that the settings name."""
+    named = (text.rpartition(":") for text in settings.dns)
+    return [(host.strip("[]"), int(port)) for host, _, port in named]
+
+
 def ses_endpoint(settings: Settings) -> str:
     """Where SES requests go (SES endpoints and quotas: email.REGION.amazonaws.com)."""
     return settings.ses_endpoint or f"https://email.{settings.ses_region}.amazonaws.com"
@@ -507,6 +550,11 @@ def require_sending(settings: Settings) -> None:
         raise ConfigError(
             f"MAILRAIL_PUBLIC_URL is {settings.public_url}, which no reader of a mail can reach; set the address under which "
             "this installation answers from outside"
+        )
+    if urlsplit(settings.public_url).scheme != "https":
+        raise ConfigError(
+            f"MAILRAIL_PUBLIC_URL is {settings.public_url} and must begin with https:// to send through Amazon SES: mail programs "
+            "show their button to unsubscribe, which Gmail and Yahoo demand, for https alone (RFC 8058)"
         )
 
 

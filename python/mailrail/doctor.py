@@ -1,7 +1,6 @@
 """`mailrail doctor`: what a start needs, one line each, with the remedy."""
 
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import asyncpg
 
@@ -10,6 +9,9 @@ from mailrail.config import Settings
 from mailrail.db import migrate
 from mailrail.db.pool import Connection, connect, without_password
 from mailrail.errors import MailrailError
+from mailrail.events import store as events
+from mailrail.events.model import Pipeline
+from mailrail.findings import Finding, attempt
 from mailrail.ops import store
 
 HELD_REMEDY = (
@@ -19,31 +21,18 @@ HELD_REMEDY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check: what was looked at, whether it is well, and what to do if not."""
-
-    what: str
-    good: bool
-    remedy: str = ""
-
-    def line(self) -> str:
-        """As it is printed."""
-        return f"{'ok  ' if self.good else 'FAIL'}  {self.what}" + (f": {self.remedy}" if self.remedy else "")
-
-
-async def examine(environment: Mapping[str, str]) -> int:
+async def examine(environment: Mapping[str, str], aws: bool = False) -> int:
     """All checks in order; status 1 if one failed. A check that another one stands on is left out when that one fails."""
     status = 0
-    async for finding in findings(environment):
+    async for finding in findings(environment, aws):
         print(finding.line(), flush=True)
         if not finding.good:
             status = 1
     return status
 
 
-async def findings(environment: Mapping[str, str]) -> AsyncIterator[Finding]:
-    """Settings, database, SES."""
+async def findings(environment: Mapping[str, str], aws: bool) -> AsyncIterator[Finding]:
+    """Settings, database, SES, and with `aws` all that mailrail needs in the AWS account."""
     try:
         settings = config.load(environment)
         config.require(settings, "secret_key")
@@ -57,6 +46,11 @@ async def findings(environment: Mapping[str, str]) -> AsyncIterator[Finding]:
     if settings.worker_port:
         yield Finding(f"the worker's health and metrics: http://{settings.host}:{settings.worker_port}/metrics", True)
     yield await check_ses(settings)
+    if aws:
+        from mailrail.aws import examine as aws_account
+
+        async for finding in aws_account.findings(settings):
+            yield finding
 
 
 def check_sending(settings: Settings) -> Finding:
@@ -76,18 +70,20 @@ async def database_findings(settings: Settings) -> AsyncIterator[Finding]:
     for role, url in ((migrate.API, settings.api_database_url), (migrate.WORKER, settings.worker_database_url)):
         yield await check_role(role, url, settings.secret_key)
     if settings.worker_database_url:
-        async for finding in held_findings(settings.worker_database_url):
+        async for finding in running_findings(settings.worker_database_url):
             yield finding
 
 
-async def held_findings(url: str) -> AsyncIterator[Finding]:
-    """Whether the installation sends at all; silent where the database cannot tell, which the checks before this one say."""
+async def running_findings(url: str) -> AsyncIterator[Finding]:
+    """Whether the installation sends at all, and whether it hears of what it sent; silent where the database cannot tell, which the
+    checks before this one say.
+    """
     try:
         connection = await connect(url, application_name="mailrail doctor")
     except MailrailError:
         return
     try:
-        hold = await store.read_hold(connection)
+        hold, pipeline = await store.read_hold(connection), await events.read_pipeline(connection)
     except asyncpg.PostgresError:
         return
     finally:
@@ -96,6 +92,33 @@ async def held_findings(url: str) -> AsyncIterator[Finding]:
         yield Finding(
             f"sending, held since {hold.held_at:%Y-%m-%d %H:%M:%S} UTC", False, f"{hold.held_reason} {HELD_REMEDY}"
         )
+    for finding in event_findings(pipeline):
+        yield finding
+
+
+def event_findings(pipeline: Pipeline) -> Iterator[Finding]:
+    """The way of events from SES to here."""
+    if pipeline.silent_since is not None:
+        canary = (
+            f"; the canary sent at {pipeline.canary_at:%H:%M:%S} UTC has not come back" if pipeline.canary_at else ""
+        )
+        yield Finding(
+            f"events, silent for mail accepted since {pipeline.silent_since:%Y-%m-%d %H:%M:%S} UTC",
+            False,
+            f"SES accepts mail and nothing is heard of it{canary}. Check that a worker has the roles `apply` and `pull`, then "
+            "let `mailrail doctor --aws` look at configuration set, topic, subscription and queue",
+        )
+    elif pipeline.heard_at is not None:
+        yield Finding(f"events, last heard {pipeline.heard_at:%Y-%m-%d %H:%M:%S} UTC", True)
+    if pipeline.dead:
+        yield Finding(
+            f"{pipeline.dead:,} messages in the dead-letter queue of events",
+            False,
+            "find out why they could not be taken, then put them back with "
+            "`aws sqs start-message-move-task --source-arn ARN-OF-THE-DEAD-LETTER-QUEUE`",
+        )
+    if pipeline.parked:
+        yield Finding(f"{pipeline.parked:,} notifications parked unread; `mailrail events parked` says why", True)
 
 
 async def migrator_findings(settings: Settings) -> AsyncIterator[Finding]:
@@ -151,12 +174,3 @@ async def check_ses(settings: Settings) -> Finding:
     if not account.sending_enabled:
         return Finding(what, False, "sending is disabled for this account")
     return Finding(f"{what} grants {account.max_send_rate:,.0f} recipients a second", True)
-
-
-async def attempt(what: str, check: Awaitable[None]) -> Finding:
-    """A check that raises when something is wrong."""
-    try:
-        await check
-    except MailrailError as error:
-        return Finding(what, False, str(error))
-    return Finding(what, True)

@@ -14,6 +14,7 @@ from mailrail.bus.kafka import KafkaBus
 from mailrail.bus.messages import Bus, ShardsReadyV1
 from mailrail.bus.parking import Parking
 from mailrail.bus.postgres import PostgresBus
+from mailrail.campaigns.canary import Canaries
 from mailrail.campaigns.handlers import SendLoop
 from mailrail.campaigns.reputation import judge_and_pause
 from mailrail.campaigns.schedule import run_scheduler
@@ -22,6 +23,7 @@ from mailrail.config import Settings
 from mailrail.confirmations.handlers import Confirmer
 from mailrail.db import partitions
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool, close_pool, open_pool
+from mailrail.domains import handlers as domains
 from mailrail.emails import store as emails
 from mailrail.emails.accepted_log import AcceptedLog, open_log
 from mailrail.emails.handlers import Reconciler
@@ -35,6 +37,7 @@ from mailrail.ops import guard
 from mailrail.ops.health import Health, serving
 from mailrail.ops.ledger import LedgerWatch
 from mailrail.ops.metrics import Metrics
+from mailrail.ops.pipeline import PipelineWatch
 from mailrail.privacy import handlers as privacy
 from mailrail.reputation import service as reputation
 from mailrail.ses.limiter import Limiter
@@ -103,8 +106,15 @@ async def fold(worker: Worker) -> None:
 
 
 async def reconcile(worker: Worker) -> None:
-    """Role `reconcile`: sends without an answer, sent again or given up."""
-    await Reconciler(worker.pool, worker.sender, worker.limiter, worker.codec, worker.settings).run()
+    """Role `reconcile`: sends without an answer, sent again or given up; the canaries of campaigns, sent and judged; and the watch
+    over the events that all of them need.
+    """
+    shared = (worker.pool, worker.sender, worker.limiter, worker.codec, worker.settings)
+    reconciler = Reconciler(*shared)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(reconciler.run())
+        tasks.create_task(Canaries(*shared).run())
+        tasks.create_task(PipelineWatch(worker.pool, worker.settings, reconciler.send_canary).run())
 
 
 async def sweep(worker: Worker) -> None:
@@ -169,6 +179,11 @@ async def erase(worker: Worker) -> None:
     await privacy.run_eraser(worker.pool, worker.settings.secret_key)
 
 
+async def watch_domains(worker: Worker) -> None:
+    """Role `domains`: whether sending domains are verified, and still are."""
+    await domains.run_watcher(worker.pool, worker.settings)
+
+
 async def send_webhooks(worker: Worker) -> None:
     """Role `webhooks`: what happened, to whom customers named."""
     await run_dispatcher(worker.pool, Ids(worker.codec), worker.settings, worker.metrics.count_webhooks)
@@ -186,6 +201,7 @@ ROLES: dict[str, Callable[[Worker], Coroutine[None, None, None]]] = {
     "import": merge_imports,
     "confirm": confirm,
     "erase": erase,
+    "domains": watch_domains,
     "webhooks": send_webhooks,
 }
 

@@ -169,7 +169,7 @@ impl Round {
     }
 
     fn call_group(&mut self, group: Group) {
-        if group.rows.len() <= LARGEST_SMALL_GROUP {
+        if group.rows.len() <= LARGEST_SMALL_GROUP && self.shared.plan.mode != Mode::Canary {
             return group.rows.into_iter().for_each(|row| self.call_single(row, None));
         }
         let shared = self.shared.clone();
@@ -254,25 +254,37 @@ impl Shared {
             return self.rendered_request(row).map(Piece::Single);
         }
         let recipient = recipient_of(row);
-        let (skeleton, values) = match self.plan.content.evaluate(&recipient).map_err(unrenderable)? {
-            Evaluated::Plain(rendered) => return Ok(Piece::Single(self.simple_request(row, &rendered))),
+        let (skeleton, values) = match self.plan.content_for(&recipient).evaluate(&recipient).map_err(unrenderable)? {
+            Evaluated::Plain(rendered) => return self.alone(|| Ok(self.simple_request(row, &rendered))),
             Evaluated::Slots { skeleton, values } => (skeleton, values),
         };
         if values.len() != skeleton.slot_names.len() {
-            return self.rendered_request(row).map(Piece::Single);
+            return self.alone(|| self.rendered_request(row));
         }
         buffer.clear();
         let data_chars =
             self.plan.address(&recipient, |to| request::push_entry(buffer, to, &skeleton.slot_names, &values));
         let head = self.plan.bulk_head(&skeleton);
         if data_chars > MAX_ENTRY_DATA_CHARS || head.fixed_bytes() + buffer.len() > MAX_BULK_BODY_BYTES {
-            return self.rendered_request(row).map(Piece::Single);
+            return self.alone(|| self.rendered_request(row));
         }
         Ok(Piece::Entry { head, skeleton_id: skeleton.id })
     }
 
+    /// The request of a recipient who fits into no bulk call; a canary has no other way.
+    fn alone(
+        &self,
+        request: impl FnOnce() -> std::result::Result<Request, Settled>,
+    ) -> std::result::Result<Piece, Settled> {
+        if self.plan.mode == Mode::Canary {
+            return Err(Settled::because(Outcome::Failed, "it does not fit into a call of SendBulkEmail"));
+        }
+        request().map(Piece::Single)
+    }
+
     fn rendered_request(&self, row: &RecipientRow<'_>) -> std::result::Result<Request, Settled> {
-        let rendered = self.plan.content.render(&recipient_of(row)).map_err(unrenderable)?;
+        let recipient = recipient_of(row);
+        let rendered = self.plan.content_for(&recipient).render(&recipient).map_err(unrenderable)?;
         Ok(self.simple_request(row, &rendered))
     }
 
@@ -289,6 +301,7 @@ impl Shared {
         let verdict = match &call.ending {
             Ending::Answered(answer) => match outcome::of_bulk(answer, group.rows.len()) {
                 BulkVerdict::All(settled) if call.stalled() => BulkVerdict::All(settled.after_a_stall()),
+                BulkVerdict::Refused(settled) if self.plan.mode == Mode::Canary => BulkVerdict::All(settled),
                 verdict => verdict,
             },
             other => BulkVerdict::All(unanswered(other)),

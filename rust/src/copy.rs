@@ -42,7 +42,7 @@ pub enum Mails {}
 
 /// One recipient's row of a round, as the claim's COPY query selects it:
 /// seq int4, attempt int2, skip int2, contact_id int8, email text, name text, first_name text,
-/// last_name text, custom_fields jsonb.
+/// last_name text, custom_fields jsonb, tracked bool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecipientRow<'a> {
     /// Number of the recipient in its stream, from 1.
@@ -63,6 +63,8 @@ pub struct RecipientRow<'a> {
     pub last_name: Option<&'a str>,
     /// The contact's custom fields: the UTF-8 text of a JSON object.
     pub custom_fields: Option<&'a [u8]>,
+    /// Whether opens and clicks may be known; a contact can say no.
+    pub tracked: bool,
 }
 
 /// One copy of a single mail: stream_id int8, seq int4, attempt int2, skip int2, email text, content bytea.
@@ -141,7 +143,7 @@ impl<L: Layout> Rows<L> {
 }
 
 impl Layout for Recipients {
-    const COLUMNS: i16 = 9;
+    const COLUMNS: i16 = 10;
     type Row<'a> = RecipientRow<'a>;
 
     fn read(mut fields: Fields<'_>) -> Result<RecipientRow<'_>> {
@@ -155,6 +157,7 @@ impl Layout for Recipients {
             first_name: fields.text("first_name")?,
             last_name: fields.text("last_name")?,
             custom_fields: fields.jsonb("custom_fields")?,
+            tracked: fields.bool("tracked")?.unwrap_or(true),
         };
         fields.end()?;
         Ok(row)
@@ -278,7 +281,15 @@ impl<'a> Fields<'a> {
         Ok(Some(field))
     }
 
-    /// An int2 column; `column` is its name for the error text.
+    /// A bool column; `column` is its name for the error text.
+    ///
+    /// # Errors
+    /// [`Error::data`] when the field is not 1 byte long.
+    pub fn bool(&mut self, column: &str) -> Result<Option<bool>> {
+        Ok(self.fixed(column)?.map(|[byte]: [u8; 1]| byte != 0))
+    }
+
+    /// An int2 column.
     ///
     /// # Errors
     /// [`Error::data`] when the field is not 2 bytes long.
@@ -429,7 +440,7 @@ mod tests {
     fn one_row() -> Vec<u8> {
         let mut writer = Writer::new(Recipients::COLUMNS, 0);
         writer.row().int4(7).int2(1).null().int8(42).text("ann@example.com").text("Ann Bü").text("Ann").null();
-        writer.raw(b"\x01{\"city\": \"Bern\"}");
+        writer.raw(b"\x01{\"city\": \"Bern\"}").raw(b"\0");
         writer.finish()
     }
 
@@ -441,12 +452,13 @@ mod tests {
         assert_eq!((row.seq, row.attempt, row.skip, row.contact_id), (7, 1, None, Some(42)));
         assert_eq!((row.email, row.name, row.first_name), ("ann@example.com", Some("Ann Bü"), Some("Ann")));
         assert_eq!((row.last_name, row.custom_fields), (None, Some(&b"{\"city\": \"Bern\"}"[..])));
+        assert!(!row.tracked);
         assert!(rows.get(1).is_err());
     }
 
     #[test]
     fn no_rows_are_fine() {
-        let rows = RecipientRows::parse(Writer::new(9, 0).finish().into()).unwrap();
+        let rows = RecipientRows::parse(Writer::new(Recipients::COLUMNS, 0).finish().into()).unwrap();
         assert!(rows.is_empty());
     }
 
@@ -484,12 +496,12 @@ mod tests {
         assert!(detail(oids).contains("OIDs"));
         let mut narrow = Writer::new(2, 0);
         narrow.row().int4(1).int2(1);
-        assert!(detail(narrow.finish()).contains("2 columns instead of 9"));
-        let mut wide_seq = Writer::new(9, 0);
-        wide_seq.row().int8(1).int2(1).null().null().text("a@b").null().null().null().null();
+        assert!(detail(narrow.finish()).contains("2 columns instead of 10"));
+        let mut wide_seq = Writer::new(Recipients::COLUMNS, 0);
+        wide_seq.row().int8(1).int2(1).null().null().text("a@b").null().null().null().null().null();
         assert!(detail(wide_seq.finish()).contains("seq has 8 bytes"));
-        let mut text_json = Writer::new(9, 0);
-        text_json.row().int4(1).int2(1).null().null().text("a@b").null().null().null().text("{}");
+        let mut text_json = Writer::new(Recipients::COLUMNS, 0);
+        text_json.row().int4(1).int2(1).null().null().text("a@b").null().null().null().text("{}").null();
         assert!(detail(text_json.finish()).contains("jsonb version 1"));
     }
 }

@@ -24,6 +24,8 @@ pub enum Mode {
     Slots,
     /// `SendEmail` for each recipient.
     Simple,
+    /// `SendBulkEmail` and nothing else: what cannot travel so fails. For mail that is to find out whether it can.
+    Canary,
 }
 
 /// A stream: one campaign's send, or an account's transactional mail of a day.
@@ -57,6 +59,8 @@ pub struct Stream {
 pub struct Plan {
     /// Renders and takes apart.
     pub content: Content,
+    /// The same for recipients who are not tracked, if the other has anything that tracks.
+    untracked: Option<Content>,
     /// From, Reply-To and configuration set.
     pub envelope: Envelope,
     /// Way onto the wire.
@@ -81,6 +85,12 @@ struct PreviewContact {
     last_name: Option<String>,
     #[serde(default)]
     custom_fields: Option<Box<RawValue>>,
+    #[serde(default = "yes")]
+    tracked: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A mail as its reader would see it.
@@ -135,8 +145,11 @@ impl Plan {
             list_id: stream.list_id.unwrap_or(0),
             base_url: stream.base_url,
         };
+        let untracked = frozen.without_tracking();
+        let compile = |frozen| Content::compile(frozen, identity.clone(), keys.clone());
         Ok(Self {
-            content: Content::compile(frozen, identity, keys.clone())?,
+            untracked: untracked.map(compile).transpose()?.map(Content::beside_another),
+            content: compile(frozen)?,
             envelope,
             mode: stream.mode,
             stream_id: stream.stream_id,
@@ -144,6 +157,11 @@ impl Plan {
             keys,
             bulk_heads: Mutex::new(HashMap::new()),
         })
+    }
+
+    /// What this recipient is sent.
+    pub fn content_for(&self, recipient: &Recipient<'_>) -> &Content {
+        self.untracked.as_ref().filter(|_| !recipient.tracked).unwrap_or(&self.content)
     }
 
     /// First half of every recipient's identity.
@@ -157,7 +175,7 @@ impl Plan {
     }
 
     /// The mail that a contact would get, by the plain renderer: JSON `{"contact_id","email",
-    /// "name","first_name","last_name","custom_fields"}` in, `{"subject","html","text"}` out.
+    /// "name","first_name","last_name","custom_fields","tracked"}` in, `{"subject","html","text"}` out.
     /// Its links carry seq 0, which no recipient has.
     ///
     /// # Errors
@@ -169,7 +187,7 @@ impl Plan {
         if custom_fields.is_some_and(|json| !json.starts_with('{')) {
             return Err(Error::data("the contact JSON: custom_fields is not an object"));
         }
-        let rendered = self.content.render(&Recipient {
+        let recipient = Recipient {
             seq: 0,
             attempt: 0,
             contact_id: contact.contact_id,
@@ -178,7 +196,9 @@ impl Plan {
             first_name: contact.first_name.as_deref(),
             last_name: contact.last_name.as_deref(),
             custom_fields: custom_fields.map(str::as_bytes),
-        })?;
+            tracked: contact.tracked,
+        };
+        let rendered = self.content_for(&recipient).render(&recipient)?;
         to_json(&Preview { subject: &rendered.subject, html: &rendered.html, text: &rendered.text })
     }
 
@@ -213,6 +233,7 @@ pub fn recipient_of<'a>(row: &RecipientRow<'a>) -> Recipient<'a> {
         first_name: row.first_name,
         last_name: row.last_name,
         custom_fields: row.custom_fields,
+        tracked: row.tracked,
     }
 }
 
@@ -246,6 +267,7 @@ mod tests {
                 first_name: None,
                 last_name: None,
                 custom_fields: Some(fields.as_bytes()),
+                tracked: true,
             });
             let contact = format!(r#"{{"email":"c@d.example","custom_fields":{fields}}}"#);
             let preview: serde_json::Value =

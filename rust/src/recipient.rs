@@ -29,6 +29,8 @@ pub struct Recipient<'a> {
     pub last_name: Option<&'a str>,
     /// A JSON object (UTF-8) whose members are template variables, below the built-in ones.
     pub custom_fields: Option<&'a [u8]>,
+    /// Whether the mail may tell that it was opened and which links were followed.
+    pub tracked: bool,
 }
 
 /// Where the value of a variable comes from. Built-in names win over custom fields.
@@ -302,6 +304,7 @@ mod tests {
             first_name: Some("Ada"),
             last_name: None,
             custom_fields,
+            tracked: true,
         }
     }
 

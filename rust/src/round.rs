@@ -225,7 +225,7 @@ impl Books {
         self.tally.call_time += called.call_time;
         let recipients = called.rows.len() as u64;
         let outcomes = match called.verdict {
-            BulkVerdict::Refused => return called.rows,
+            BulkVerdict::Refused(_) => return called.rows,
             BulkVerdict::PerEntry(outcomes) => outcomes,
             BulkVerdict::All(settled) => vec![settled; called.rows.len()],
         };

@@ -68,7 +68,7 @@ pub enum Evaluated {
 /// The static text of a group of mails, with named slots.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Skeleton {
-    /// Dense number within its content, from 0.
+    /// Dense number within its content, and no other's of its stream.
     pub id: u32,
     /// ASCII letters only, none twice.
     pub slot_names: Vec<String>,
@@ -83,6 +83,7 @@ pub struct Content {
     names: Arc<Names>,
     identity: StreamIdentity,
     keys: TokenKeys,
+    first_skeleton: u32,
     layouts: RwLock<HashMap<Box<[Piece]>, Arc<Layout>, foldhash::fast::RandomState>>,
 }
 
@@ -111,7 +112,13 @@ impl Content {
             source: source.into_boxed_str(),
             steps: bind(survey.steps, &names),
         });
-        Ok(Self { environment, parts, names, identity, keys, layouts: RwLock::default() })
+        Ok(Self { environment, parts, names, identity, keys, first_skeleton: 0, layouts: RwLock::default() })
+    }
+
+    /// The same, its skeletons numbered behind those of another content of its stream.
+    #[must_use]
+    pub fn beside_another(self) -> Self {
+        Self { first_skeleton: MAX_SKELETONS as u32, ..self }
     }
 
     /// Renders every part by itself, without slots: the reference that [`Self::evaluate`] must agree with.
@@ -208,7 +215,7 @@ impl Content {
         if known.len() >= MAX_SKELETONS {
             return None;
         }
-        let id = u32::try_from(known.len()).ok()?;
+        let id = self.first_skeleton + u32::try_from(known.len()).ok()?;
         let slot_names = SlotNames::default().take(recipes.len()).collect();
         let layout = Arc::new(Layout { skeleton: Arc::new(Skeleton { id, slot_names, template_json }), recipes });
         known.insert(shape.into(), Arc::clone(&layout));
@@ -752,6 +759,7 @@ mod tests {
             first_name,
             last_name: None,
             custom_fields: fields.map(str::as_bytes),
+            tracked: true,
         }
     }
 

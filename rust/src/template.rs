@@ -75,6 +75,26 @@ pub struct FrozenContent {
     pub links: Vec<String>,
     /// The custom fields that the templates mention, sorted.
     pub variables: Vec<String>,
+    /// What a recipient gets who is not tracked, if that is anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untracked: Option<Untracked>,
+}
+
+/// The parts of a frozen content that track, as they are without: no pixel, links as they were written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Untracked {
+    /// Template of the HTML part.
+    pub html: String,
+    /// Template of the text part.
+    pub text: String,
+}
+
+impl FrozenContent {
+    /// The content for recipients who are not tracked, if it is another.
+    pub fn without_tracking(&self) -> Option<Self> {
+        let Untracked { html, text } = self.untracked.clone()?;
+        Some(Self { html, text, untracked: None, ..self.clone() })
+    }
 }
 
 /// Freezes `source`. Errors name the part and line of the source as it was given.
@@ -109,8 +129,14 @@ pub fn freeze(source: &Source) -> Result<FrozenContent> {
         text: with_text_footer(text, source.postal_address.as_deref()),
         links: listed.urls,
         variables: Vec::new(),
+        untracked: None,
     };
     frozen.variables = custom_variables(&frozen)?;
+    if source.track_opens || source.track_clicks {
+        let plain = freeze(&Source { track_opens: false, track_clicks: false, ..source.clone() })?;
+        frozen.untracked = Some(Untracked { html: plain.html, text: plain.text })
+            .filter(|plain| plain.html != frozen.html || plain.text != frozen.text);
+    }
     Ok(frozen)
 }
 

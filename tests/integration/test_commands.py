@@ -6,6 +6,7 @@ import pytest
 
 from mailrail.__main__ import main
 from mailrail.commands import read_dollars
+from mailrail.db.pool import connect
 from mailrail.errors import ConfigError
 from tests.support.postgres import Database
 
@@ -36,6 +37,37 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert error.startswith("mailrail: ")
     assert error.count("\n") == 1
     return error
+
+
+def test_parked_notifications_are_shown_without_addresses_and_replayed(
+    capsys: pytest.CaptureFixture[str], database: Database
+) -> None:
+    assert run(capsys, "events", "parked") == "nothing is parked"
+
+    async def park() -> None:
+        conn = await connect(database.worker_url, application_name="tests")
+        try:
+            await conn.execute(
+                """INSERT INTO parked_notifications (notification_id, day, message_id, reason, parked_at, topic_arn, body)
+                   SELECT n, '2026-11-20', 'm' || n, 'odd', '2026-11-20T12:00Z', 'arn', '{"to":"ann@example.net"}'
+                   FROM generate_series(1, 3) n"""
+            )
+        finally:
+            await conn.close()
+
+    asyncio.run(park())
+    shown = run(capsys, "events", "parked")
+    assert "3  since 2026-11-20 12:00 UTC  odd" in shown
+    assert '{"to":"[address]"}' in shown.replace("\\", "")
+    assert "ann@" not in shown
+    assert run(capsys, "events", "replay", "--reason", "other") == "0 notifications are read again"
+    assert run(capsys, "events", "replay", "--since", "2026-11-21") == "0 notifications are read again"
+    assert (
+        run(capsys, "events", "replay", "--limit", "2") == "2 notifications are read again; 1 are left, so run it again"
+    )
+    assert run(capsys, "events", "replay", "--reason", "odd") == "1 notifications are read again"
+    assert "no moment" in refused(capsys, "events", "replay", "--since", "yesterday")
+    assert "--limit" in refused(capsys, "events", "replay", "--limit", "0")
 
 
 def test_accounts_and_keys(capsys: pytest.CaptureFixture[str]) -> None:

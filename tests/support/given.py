@@ -1,5 +1,6 @@
 """What the samples of the seeds take for given, and the ids that it has instead of the printed ones."""
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -61,8 +62,10 @@ async def emails(tenant: Tenant, count: int, opens: int, clicks: int = 0) -> str
         ids += [one["id"] for one in made.body["results"]]
     numbers = tenant.api.ids.decode_email(ids[-1])
     assert numbers is not None
-    engagement = [opened(*numbers, at_s=n) for n in range(opens)] + [
-        clicked(*numbers, 1, at_s=n) for n in range(clicks)
+    # A while after the mail came: what happens at that moment was no person.
+    soon_s = time.time() + 10
+    engagement = [opened(*numbers, soon_s + n) for n in range(opens)] + [
+        clicked(*numbers, 1, soon_s + n) for n in range(clicks)
     ]
     async with tenant.api.app.ctx.pool.acquire() as conn:
         assert await tracking.record(conn, engagement) == opens + clicks

@@ -1,4 +1,4 @@
-"""A stand-in for the identities of SES: answers GetEmailIdentity and CreateEmailIdentity on a loopback port."""
+"""A stand-in for the identities of SES on a loopback port, whose states a test sets as it likes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,9 +10,14 @@ from aiohttp import web
 
 @dataclass
 class Identities:
-    """What SES knows: name → (verified, DKIM status). Names that are not there do not exist; `away` answers 500."""
+    """What SES knows: name → (verified, DKIM status), and name → MAIL FROM and its status. Names that are not there do not exist;
+    `away` answers 500. `errors` are why SES gave up, `looked_again` whom it was asked to look for once more.
+    """
 
     known: dict[str, tuple[bool, str]] = field(default_factory=dict)
+    mail_from: dict[str, tuple[str, str]] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    looked_again: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     away: bool = False
     port: int = 0
@@ -38,6 +43,25 @@ class Identities:
         self.known[name] = (False, "PENDING")
         return self.describe(name)
 
+    async def set_mail_from(self, request: web.Request) -> web.Response:
+        """PutEmailIdentityMailFromAttributes: pending until its DNS is there; without a domain there is none."""
+        name, asked = request.match_info["name"], await request.json()
+        assert asked["BehaviorOnMxFailure"] == "USE_DEFAULT_VALUE"
+        if name not in self.known:
+            return error(404, "NotFoundException")
+        self.mail_from.pop(name, None)
+        if "MailFromDomain" in asked:
+            self.mail_from[name] = (asked["MailFromDomain"], "PENDING")
+        return web.json_response({})
+
+    async def look_again(self, request: web.Request) -> web.Response:
+        """PutEmailIdentityDkimSigningAttributes: Easy DKIM anew."""
+        assert await request.json() == {"SigningAttributesOrigin": "AWS_SES"}
+        name = request.match_info["name"]
+        self.looked_again.append(name)
+        self.known[name] = (self.known[name][0], "PENDING")
+        return web.json_response({"DkimStatus": "PENDING"})
+
     def describe(self, name: str) -> web.Response:
         """An identity as SES prints it."""
         verified, dkim = self.known[name]
@@ -45,7 +69,12 @@ class Identities:
             "IdentityType": "DOMAIN",
             "VerifiedForSendingStatus": verified,
             "DkimAttributes": {"Status": dkim, "Tokens": ["aaa", "bbb"], "SigningHostedZone": "dkim.amazonses.com"},
+            "MailFromAttributes": {"BehaviorOnMxFailure": "USE_DEFAULT_VALUE"},
+            "VerificationInfo": {"ErrorType": self.errors[name]} if name in self.errors else {},
         }
+        if name in self.mail_from:
+            mail_from, status = self.mail_from[name]
+            answer["MailFromAttributes"] |= {"MailFromDomain": mail_from, "MailFromDomainStatus": status}
         return web.json_response(answer)
 
 
@@ -61,6 +90,8 @@ async def running_identities() -> AsyncIterator[Identities]:
     app = web.Application()
     app.router.add_get("/v2/email/identities/{name}", identities.get)
     app.router.add_post("/v2/email/identities", identities.create)
+    app.router.add_put("/v2/email/identities/{name}/mail-from", identities.set_mail_from)
+    app.router.add_put("/v2/email/identities/{name}/dkim/signing", identities.look_again)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -117,12 +117,15 @@ async def installed(
     roles: Iterable[str] = ROLES,
     **simulator_options: Any,
 ) -> AsyncIterator[Installation]:
-    """An installation for the length of a block; `changes` are settings, `roles` what its worker does."""
+    """An installation for the length of a block; `changes` are settings, `roles` what its worker does. With the simulator's option
+    `event_queue` events are pulled, else they are posted to the API.
+    """
     api_port, simulator_port = free_port(), free_port()
+    queue = simulator_options.get("event_queue", "")
     with simulating(
         folder,
         port=simulator_port,
-        events_url=f"http://127.0.0.1:{api_port}/events/sns",
+        events_url=None if queue else f"http://127.0.0.1:{api_port}/events/sns",
         topic_arn=SIMULATOR_TOPIC_ARN,
         **simulator_options,
     ) as simulator:
@@ -132,6 +135,8 @@ async def installed(
             sns_topics=(SIMULATOR_TOPIC_ARN,),
             sns_cert_hosts=(f"127.0.0.1:{simulator_port}",),
             sns_ca_file=str(folder / "ca.pem"),
+            event_queue=queue,
+            aws_endpoint=simulator.endpoint,
             bounce_grace_s=0.0,
             **{"round_size": ROUND_SIZE, "shard_size": SHARD_SIZE, **(changes or {})},
         )

@@ -1,9 +1,11 @@
-"""A load generator small enough to share a machine with what it measures: one request over and over on kept connections."""
+"""A load generator small enough to share a machine with what it measures: prepared requests on kept connections."""
 
 import asyncio
+import itertools
 import math
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -39,15 +41,19 @@ def http_request(method: str, path: str, key: str | None = None, body: bytes = b
     return head.encode() + b"\r\n" + body
 
 
-async def put_load(port: int, request: bytes, *, connections: int, seconds: float, every_s: float = 0.0) -> Load:
-    """Sends the request by so many clients, each as soon as it has the answer to the one before.
+async def put_load(
+    port: int, request: bytes | Iterator[bytes], *, connections: int, seconds: float, every_s: float = 0.0
+) -> Load:
+    """Sends the request, or one after the other of several, by so many clients, each as soon as it has the answer to the one
+    before.
 
     With `every_s` each has a request due at that pace, one client after the other, and its wait begins when it was due: a
     server that stands still for a while is seen in all of them (no coordinated omission).
     """
     loop, load = asyncio.get_running_loop(), Load()
+    requests = itertools.repeat(request) if isinstance(request, bytes) else request
     clients = [
-        (await loop.create_connection(lambda: Client(load, request, every_s), "127.0.0.1", port))[1]
+        (await loop.create_connection(lambda: Client(load, requests, every_s), "127.0.0.1", port))[1]
         for _ in range(connections)
     ]
     begun = time.perf_counter()
@@ -61,8 +67,8 @@ async def put_load(port: int, request: bytes, *, connections: int, seconds: floa
 class Client(asyncio.Protocol):
     """One connection. Answers must have a Content-Length; a connection that ends before its time is an error."""
 
-    def __init__(self, load: Load, request: bytes, every_s: float) -> None:
-        self._load, self._request, self._every_s = load, request, every_s
+    def __init__(self, load: Load, requests: Iterator[bytes], every_s: float) -> None:
+        self._load, self._requests, self._every_s = load, requests, every_s
         self._until = math.inf
         self._buffer = b""
         self._sent_at = 0.0
@@ -109,4 +115,4 @@ class Client(asyncio.Protocol):
 
     def _send(self, due_at: float) -> None:
         self._sent_at = due_at
-        self._transport.write(self._request)
+        self._transport.write(next(self._requests))

@@ -24,6 +24,7 @@ class Recipient:
     first_name: str | None = None
     last_name: str | None = None
     custom_fields: dict[str, Any] | None = field(default_factory=dict)
+    tracked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ def encode(recipients: Iterable[Recipient]) -> bytes:
             None if one.contact_id is None else struct.pack(">q", one.contact_id),
             *(None if text is None else text.encode() for text in (one.email, one.name, one.first_name, one.last_name)),
             fields,
+            struct.pack(">?", one.tracked),
         ]
         out.append(struct.pack(">h", len(row)))
         out.extend(struct.pack(">i", -1) if cell is None else struct.pack(">i", len(cell)) + cell for cell in row)

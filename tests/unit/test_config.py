@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrail import config, failpoints
-from mailrail.config import Settings, describe, load, role_password, role_url
+from mailrail import _core, config, failpoints
+from mailrail.config import Settings, describe, dns_servers, load, role_password, role_url
 from mailrail.errors import ConfigError
 
 SECRET = "s" * 32
@@ -51,6 +51,8 @@ def test_every_type_is_read() -> None:
         ("MAILRAIL_DATABASE_URL", "postgresql://host", "must look like postgresql://"),
         ("MAILRAIL_PUBLIC_URL", "mail.example.com", "must look like https://"),
         ("MAILRAIL_PUBLIC_URL", "http://[broken", "must look like https://"),
+        ("MAILRAIL_DNS", "dns.example.com:53", "must have the form 9.9.9.9:53"),
+        ("MAILRAIL_DNS", "9.9.9.9", "must have the form 9.9.9.9:53"),
         ("MAILRAIL_SECRET_KEY", "short", "at least 32 characters"),
     ],
 )
@@ -61,6 +63,11 @@ def test_a_bad_value_is_one_sentence_with_the_name(name: str, text: str, words: 
     assert message.startswith(name)
     assert words in message
     assert "\n" not in message
+
+
+def test_resolvers_are_addresses_with_ports() -> None:
+    settings = load({"MAILRAIL_DNS": "9.9.9.9:53, [2620:fe::fe]:5353"})
+    assert dns_servers(settings) == [("9.9.9.9", 53), ("2620:fe::fe", 5353)]
 
 
 def test_a_bad_secret_is_not_repeated() -> None:
@@ -120,6 +127,23 @@ AMAZON = [
 def test_amazon_is_refused_while_links_lead_nowhere(endpoint: str, public_url: str) -> None:
     with pytest.raises(ConfigError, match="MAILRAIL_PUBLIC_URL"):
         config.require_sending(Settings(ses_endpoint=endpoint, public_url=public_url))
+
+
+@pytest.mark.parametrize("endpoint", AMAZON)
+def test_amazon_is_refused_while_one_click_goes_unencrypted(endpoint: str) -> None:
+    with pytest.raises(
+        ConfigError, match="MAILRAIL_PUBLIC_URL is http://mail.example.com and must begin with https://"
+    ):
+        config.require_sending(Settings(ses_endpoint=endpoint, public_url="http://mail.example.com"))
+
+
+def test_every_unsubscribe_header_fits() -> None:
+    longest = "https://" + "a" * (config.PUBLIC_URL_MAX_CHARS - 8)
+    url = load({"MAILRAIL_PUBLIC_URL": longest}).public_url
+    token = _core.Codec(SECRET.encode()).unsubscribe_token(2**62, 2**62, 2**62, 2**62, 2**31 - 1)
+    assert len(f"List-Unsubscribe<{url}/u/{token}>") <= 870
+    with pytest.raises(ConfigError, match="MAILRAIL_PUBLIC_URL must have at most 700 characters"):
+        load({"MAILRAIL_PUBLIC_URL": longest + "a"})
 
 
 @pytest.mark.parametrize("endpoint", AMAZON)

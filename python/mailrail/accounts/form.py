@@ -1,6 +1,6 @@
 """What the API reads of accounts and keys."""
 
-from mailrail.accounts.model import KeyDraft, Scope, UnknownPolicy
+from mailrail.accounts.model import KeyDraft, Scope, Tracking, UnknownPolicy
 from mailrail.web.fields import Fields
 
 NAME_MAX_CHARS = 200
@@ -38,3 +38,9 @@ def read_changes(fields: Fields) -> dict[str, str | bool | None]:
     clearable = {"sender_name": "senderName", "sender_email": "senderEmail", "postal_address": "postalAddress"}
     cleared = {column for column, param in clearable.items() if fields.is_null(param)}
     return {column: value for column, value in given.items() if value is not None or column in cleared}
+
+
+def read_tracking(fields: Fields) -> Tracking:
+    """`tracking` of a mail or a campaign, with `opens` and `clicks`; what is not said is on."""
+    given = fields.nested("tracking")
+    return Tracking(given.boolean("opens") is not False, given.boolean("clicks") is not False)

@@ -68,6 +68,22 @@ class Scope(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Tracking:
+    """Whether it may be known that a mail was opened, and which links were followed."""
+
+    opens: bool = True
+    clicks: bool = True
+
+    def __and__(self, other: "Tracking") -> "Tracking":
+        """What both allow: whoever switches something off has the last word."""
+        return Tracking(self.opens and other.opens, self.clicks and other.clicks)
+
+
+TRACKED = Tracking()
+UNTRACKED = Tracking(opens=False, clicks=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """One tenant. `sender_*`, `postal_address` and `track_*` are the defaults of its mail."""
 
@@ -82,6 +98,11 @@ class Account:
     track_clicks: bool
     unknown_policy: UnknownPolicy
     created_at: datetime
+
+    @property
+    def tracking(self) -> Tracking:
+        """What the account allows."""
+        return Tracking(self.track_opens, self.track_clicks)
 
 
 @dataclass(frozen=True, slots=True)

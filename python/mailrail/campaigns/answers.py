@@ -2,9 +2,10 @@
 
 from typing import Any, TypedDict
 
-from mailrail.accounts.model import Account
+from mailrail.accounts.model import Account, Tracking
 from mailrail.campaigns import form
-from mailrail.campaigns.model import Audience, Campaign, Launch
+from mailrail.campaigns.links import Link
+from mailrail.campaigns.model import Audience, Campaign, Launch, Progress
 from mailrail.campaigns.recipients import Recipient
 from mailrail.config import Settings
 from mailrail.ids import Ids, Kind
@@ -17,6 +18,13 @@ class SenderAnswer(TypedDict):
 
     name: str | None
     email: str
+
+
+class TrackingAnswer(TypedDict):
+    """What may be known of a mail: that it was opened, and which links were followed."""
+
+    opens: bool
+    clicks: bool
 
 
 class MembersAnswer(TypedDict, total=False):
@@ -33,6 +41,13 @@ class AudienceAnswer(MembersAnswer, total=False):
     exclude: MembersAnswer
 
 
+class WireAnswer(TypedDict):
+    """How a campaign's mail reaches Amazon SES, `slots` (many in a call) or `simple` (each by itself), and why."""
+
+    mode: str
+    reason: str | None
+
+
 CampaignAnswer = TypedDict(
     "CampaignAnswer",
     {
@@ -47,11 +62,13 @@ CampaignAnswer = TypedDict(
         "listId": str | None,
         "tags": list[str],
         "audience": AudienceAnswer,
+        "tracking": TrackingAnswer,
         "audienceCount": int | None,
         "estimatedCost": float | None,
         "estimatedCostMicros": int | None,
         "template": str | None,
         "templateVersion": int | None,
+        "delivery": WireAnswer | None,
         "warnings": list[str],
         "createdAt": str,
         "scheduledAt": str | None,
@@ -69,7 +86,10 @@ class CampaignsAnswer(PageAnswer):
 
 
 class ProgressAnswer(TypedDict):
-    """How far a send is: recipients = delivered + bounced + failed + skipped + open; the rest counts across them."""
+    """How far a send is: recipients = delivered + bounced + failed + skipped + open; the rest counts across them. Opened and
+    clicked are by people; `machine…` counts the others, of whom only scanners and privacy proxies were seen. Rates are of those
+    delivered, that of bounces of those accepted; null while there are none.
+    """
 
     recipients: int
     accepted: int
@@ -82,6 +102,33 @@ class ProgressAnswer(TypedDict):
     failed: int
     skipped: int
     open: int
+    machineOpened: int
+    machineClicked: int
+    openRate: float | None
+    clickRate: float | None
+    bounceRate: float | None
+    complaintRate: float | None
+    unsubscribeRate: float | None
+
+
+class LinkAnswer(TypedDict):
+    """A link of a campaign, `id` being its number in the mail. `clicked` counts people, `clicks` how often they followed it,
+    `machineClicks` how often scanners did.
+    """
+
+    id: str
+    url: str
+    clicked: int
+    clicks: int
+    machineClicks: int
+    firstClickAt: str | None
+    lastClickAt: str | None
+
+
+class LinksAnswer(PageAnswer):
+    """A page of a campaign's links, in the order in which they stand in the mail."""
+
+    links: list[LinkAnswer]
 
 
 class CampaignDetailAnswer(CampaignAnswer):
@@ -151,6 +198,8 @@ class RecipientStateAnswer(TypedDict):
     updatedAt: str | None
     opens: int
     clicks: int
+    machineOpens: int
+    machineClicks: int
     complained: bool
     unsubscribed: bool
 
@@ -184,6 +233,11 @@ def written_audience(audience: Audience, ids: Ids) -> AudienceAnswer:
     return written
 
 
+def shown_tracking(tracking: Tracking) -> TrackingAnswer:
+    """As requests write it."""
+    return {"opens": tracking.opens, "clicks": tracking.clicks}
+
+
 def estimated_micros(account: Account, settings: Settings, audience_count: int) -> int:
     """What sending to so many would cost; micro-dollars."""
     return audience_count * account.price_micros if settings.billing else 0
@@ -204,6 +258,48 @@ def shown_cost(amount_micros: int, hold_id: int | None, ids: Ids) -> CostAnswer:
     }
 
 
+def shown_progress(progress: Progress) -> ProgressAnswer:
+    """How far a send is."""
+    delivered = progress.delivered
+    return {
+        "recipients": progress.recipients,
+        "accepted": progress.accepted,
+        "delivered": delivered,
+        "bounced": progress.bounced,
+        "complained": progress.complained,
+        "opened": progress.opened,
+        "clicked": progress.clicked,
+        "unsubscribed": progress.unsubscribed,
+        "failed": progress.failed,
+        "skipped": progress.skipped,
+        "open": progress.open,
+        "machineOpened": progress.machine_opened,
+        "machineClicked": progress.machine_clicked,
+        "openRate": _rate(progress.opened, delivered),
+        "clickRate": _rate(progress.clicked, delivered),
+        "bounceRate": _rate(progress.bounced, progress.accepted),
+        "complaintRate": _rate(progress.complained, delivered),
+        "unsubscribeRate": _rate(progress.unsubscribed, delivered),
+    }
+
+
+def _rate(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def shown_link(link: Link) -> LinkAnswer:
+    """A link and who followed it."""
+    return {
+        "id": str(link.n),
+        "url": link.url,
+        "clicked": link.clicked,
+        "clicks": link.clicks,
+        "machineClicks": link.machine_clicks,
+        "firstClickAt": shown_time_or_none(link.first_at),
+        "lastClickAt": shown_time_or_none(link.last_at),
+    }
+
+
 def shown_recipient(one: Recipient, stream_id: int, ids: Ids) -> RecipientStateAnswer:
     """Where one recipient stands."""
     return {
@@ -217,9 +313,16 @@ def shown_recipient(one: Recipient, stream_id: int, ids: Ids) -> RecipientStateA
         "updatedAt": shown_time_or_none(one.at),
         "opens": one.opens,
         "clicks": one.clicks,
+        "machineOpens": one.machine_opens,
+        "machineClicks": one.machine_clicks,
         "complained": one.complained,
         "unsubscribed": one.unsubscribed,
     }
+
+
+def shown_delivery(campaign: Campaign) -> WireAnswer | None:
+    """None for a campaign that has not started."""
+    return {"mode": campaign.wire_mode, "reason": campaign.wire_reason} if campaign.wire_mode else None
 
 
 def shown_campaign(
@@ -240,11 +343,13 @@ def shown_campaign(
         "listId": ids.encode(Kind.LIST, lists[0]) if len(lists) == 1 else None,
         "tags": campaign.audience.tags,
         "audience": written_audience(campaign.audience, ids),
+        "tracking": shown_tracking(campaign.tracking),
         "audienceCount": audience_count,
         "estimatedCost": None if micros is None else shown_usd(micros),
         "estimatedCostMicros": micros,
         "template": ids.encode_optional(Kind.TEMPLATE, campaign.template_id),
         "templateVersion": campaign.template_version,
+        "delivery": shown_delivery(campaign),
         "warnings": campaign.warnings,
         "createdAt": shown_time(campaign.created_at),
         "scheduledAt": shown_time_or_none(campaign.scheduled_at),

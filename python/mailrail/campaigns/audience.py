@@ -5,7 +5,7 @@ a user wrote travels as a parameter. A condition of which a contact has nothing 
 `!=` is true of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
@@ -19,6 +19,8 @@ TIME_COLUMNS = {"createdAt": "c.created_at"}
 # Numbers that came as text, as a CSV brings them.
 NUMBER = r"-?[0-9]{1,15}(\.[0-9]{1,15})?"
 
+# Of those with a gap, so many are named.
+SAMPLE_SHOWN = 3
 # No contact has this tag: what the columns list_id and tags say where `audience` says more.
 _NOBODY = [""]
 _ORDERED = {
@@ -42,6 +44,14 @@ class Reach:
     skipped: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """How many recipients have nothing in a field, and up to three of them."""
+
+    recipients: int = 0
+    contact_ids: tuple[int, ...] = ()
+
+
 class Compiled:
     """An audience as SQL over contacts `c`. $1 is the account; the other parameters are `values`, in their order."""
 
@@ -62,6 +72,10 @@ class Compiled:
         # Who is asked for, whether subscribed or not, and who gets it.
         self.matching = " AND ".join([*parts, self.member])
         self.reached = " AND ".join([*parts, "c.status = 'subscribed'", self.subscribed_member, f"NOT {_SUPPRESSED}"])
+
+    def lacks(self, field: str) -> str:
+        """True of a contact for whom the field prints nothing."""
+        return f"coalesce(btrim({self._any_text(field)}), '') = ''"
 
     def put(self, value: Any, kind: str) -> str:
         """Adds a parameter; returns how it is named in the statement."""
@@ -210,6 +224,42 @@ async def measure(conn: Connection, account_id: int, audience: Audience) -> Reac
     )
     counts = {row["reason"]: row["contacts"] for row in rows}
     return Reach(sum(counts.values()), counts.pop(None, 0), counts)
+
+
+async def lacking(conn: Connection, account_id: int, audience: Audience, fields: Sequence[str]) -> dict[str, Gap]:
+    """Who of those who would be written to now has nothing in these fields, all of them in one pass over the audience.
+
+    Recipients who lack the same are counted together, so there are few groups whatever the size of the audience.
+    """
+    made = Compiled(account_id, audience)
+    lacks = ", ".join(made.lacks(one) for one in fields)
+    rows = await conn.fetch(
+        f"""SELECT lacks, count(*)::integer AS recipients, ARRAY[min(id), max(id), min(id) FILTER (WHERE id % 2 = 0),
+              min(id) FILTER (WHERE id % 2 = 1)] AS some
+            FROM (SELECT c.id, ARRAY[{lacks}] AS lacks FROM {made.source} WHERE {made.reached}) AS judged
+            GROUP BY lacks""",
+        *made.values,
+    )
+    gaps = {}
+    for place, field in enumerate(fields):
+        short = [row for row in rows if row["lacks"][place]]
+        some = sorted({one for row in short for one in row["some"] if one is not None})
+        gaps[field] = Gap(sum(row["recipients"] for row in short), tuple(some[:SAMPLE_SHOWN]))
+    return gaps
+
+
+async def sample(conn: Connection, account_id: int, audience: Audience, size: int) -> list[dict[str, Any]]:
+    """The recipient of whom most is known, and up to `size` others: what the core takes of a contact."""
+    made = Compiled(account_id, audience)
+    columns = "c.id AS contact_id, c.email, c.name, c.first_name, c.last_name, c.custom_fields"
+    rows = await conn.fetch(
+        f"""(SELECT {columns} FROM {made.source} WHERE {made.reached}
+             ORDER BY pg_column_size(c.custom_fields) + octet_length(concat(c.name, c.first_name, c.last_name, c.email)) DESC
+             LIMIT 1)
+            UNION ALL (SELECT {columns} FROM {made.source} WHERE {made.reached} LIMIT {made.put(size, "integer")})""",
+        *made.values,
+    )
+    return list({row["contact_id"]: dict(row) for row in rows}.values())
 
 
 # —— as it is stored ——————————————————————————————————————————————————————————————————————————————————————————————————————

@@ -1,13 +1,12 @@
 """What a campaign says: its templates frozen for a send, tried out, and rendered for one contact."""
 
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Iterable
 from typing import Any, TypeAlias
 
 import orjson
 
 from mailrail import _core
-from mailrail.accounts.model import Account
+from mailrail.accounts.model import TRACKED, UNTRACKED, Account, Tracking
 from mailrail.campaigns.model import Campaign, CampaignDraft, Rendered
 from mailrail.config import Settings
 from mailrail.templates.model import TemplateInvalid
@@ -20,16 +19,22 @@ BUILT_IN_VARIABLES = frozenset(("firstName", "lastName", "name", "email", "unsub
 Frozen: TypeAlias = dict[str, Any]
 
 
-def freeze(message: CampaignDraft | Campaign, account: Account, settings: Settings) -> Frozen:
-    """The content as it is sent; links and opens are tracked as the account has it. Raises TemplateInvalid."""
+def freeze(
+    message: CampaignDraft | Campaign, account: Account, settings: Settings, allowed: Tracking = TRACKED
+) -> Frozen:
+    """The content as it is sent; opens and links are tracked where account, campaign and `allowed` all have it so.
+
+    Raises TemplateInvalid.
+    """
+    tracking = account.tracking & message.tracking & allowed
     source = {
         "subject": message.subject,
         "html": message.html,
         "text": message.text,
         "preheader": message.preheader,
         "base_url": settings.public_url,
-        "track_opens": account.track_opens,
-        "track_clicks": account.track_clicks,
+        "track_opens": tracking.opens,
+        "track_clicks": tracking.clicks,
         "postal_address": account.postal_address,
     }
     try:
@@ -41,7 +46,7 @@ def freeze(message: CampaignDraft | Campaign, account: Account, settings: Settin
 
 def freeze_untracked(message: CampaignDraft | Campaign, account: Account, settings: Settings) -> Frozen:
     """The same for a look at it, which is no event: links stay as they were written. Raises TemplateInvalid."""
-    return freeze(message, replace(account, track_opens=False, track_clicks=False), settings)
+    return freeze(message, account, settings, UNTRACKED)
 
 
 def unknown(frozen: Frozen, known: Collection[str]) -> list[str]:
@@ -66,12 +71,25 @@ def try_out(frozen: Frozen, account: Account, settings: Settings) -> list[str]:
 
 def render(frozen: Frozen, account: Account, settings: Settings, contact: dict[str, Any]) -> Rendered:
     """The mail as this contact would read it; its link to unsubscribe names nobody. Raises TemplateInvalid."""
+    (rendered,) = render_each(frozen, account, settings, [contact])
+    if isinstance(rendered, TemplateInvalid):
+        raise rendered
+    return rendered
+
+
+def render_each(
+    frozen: Frozen, account: Account, settings: Settings, contacts: Iterable[dict[str, Any]]
+) -> list[Rendered | TemplateInvalid]:
+    """The mail as each of them would read it, or why there is none for that one."""
     stream = identity(account, settings, stream_id=0, list_id=None, sender=(None, SAMPLE_ADDRESS), reply_to=[])
     plan = _core.Plan(orjson.dumps(frozen), orjson.dumps(stream), _core.Codec(settings.secret_key.encode()))
-    try:
-        return Rendered(**orjson.loads(plan.preview(orjson.dumps(contact | {"contact_id": 0}))))
-    except _core.TemplateError as error:
-        raise TemplateInvalid(error.part, error.line, error.reason) from error
+    found: list[Rendered | TemplateInvalid] = []
+    for contact in contacts:
+        try:
+            found.append(Rendered(**orjson.loads(plan.preview(orjson.dumps(contact | {"contact_id": 0})))))
+        except _core.TemplateError as error:
+            found.append(TemplateInvalid(error.part, error.line, error.reason))
+    return found
 
 
 def identity(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from mailrail.accounts.form import read_tracking
 from mailrail.campaigns.model import (
     CUSTOM,
     TEXT_FIELDS,
@@ -68,6 +69,7 @@ def read_draft(fields: Fields, ids: Ids) -> CampaignDraft:
         from_email=from_email,
         reply_to=fields.addresses("replyTo", REPLY_TO_MAX),
         audience=read_any_audience(fields, ids),
+        tracking=read_tracking(fields),
         scheduled_at=fields.moment("scheduledAt"),
     )
 
@@ -267,6 +269,11 @@ def seq_after(ids: Ids, stream_id: int, text: str) -> int | None:
             return None
 
 
+def link_after(text: str) -> int | None:
+    """The number of a link, which is its id; None for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
 # —— the way back, for changes ————————————————————————————————————————————————————————————————————————————————————————————
 
 
@@ -306,20 +313,23 @@ def written_message(campaign: Campaign) -> dict[str, Any]:
         "preheader": campaign.preheader,
         "from": campaign.from_email and {"name": campaign.from_name, "email": campaign.from_email},
         "replyTo": campaign.reply_to,
+        "tracking": {"opens": campaign.tracking.opens, "clicks": campaign.tracking.clicks},
         "scheduledAt": campaign.scheduled_at and campaign.scheduled_at.isoformat(),
     }
 
 
 def changed(written: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What was written with what is given in its place; `content` part by part where it has parts. A template replaces all
-    that it may bring.
+    """What was written with what is given in its place; `tracking`, and `content` where it has parts, part by part. A template
+    replaces all that it may bring.
     """
     gone = (*(SHORT_AUDIENCE if "audience" in given else ()), *(BY_TEMPLATE if given.get("template") else ()))
     before = {name: value for name, value in written.items() if name not in gone}
-    match written.get("content"), given.get("content"):
-        case dict() as parts, dict() as new:
-            return before | given | {"content": parts | new}
-    return before | given
+    whole = before | given
+    for name in ("content", "tracking"):
+        match written.get(name), given.get(name):
+            case dict() as parts, dict() as new:
+                whole[name] = parts | new
+    return whole
 
 
 def blame_field(error: TemplateInvalid | ListNotFound, params: dict[str, str]) -> TemplateInvalid | ListNotFound:

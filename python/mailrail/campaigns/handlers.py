@@ -8,10 +8,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
+
 from mailrail import failpoints
 from mailrail._core import Codec, CoreError, Lease, Plan, Report, Sender
 from mailrail.bus.messages import NotNow, ShardsReadyV1
-from mailrail.campaigns import store
+from mailrail.campaigns import canary_store, store
+from mailrail.campaigns.delivery import Mode
 from mailrail.campaigns.rounds import CampaignStream, MailStream, Rounds, Stream, Timings
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
@@ -65,7 +68,7 @@ class SendLoop:
         # One per doorbell that waits until a slot has looked for a shard.
         self._rings: list[asyncio.Future[None]] = []
         self._stopping = False
-        self._streams: OrderedDict[int, Stream] = OrderedDict()
+        self._streams: OrderedDict[tuple[int, Mode | None], Stream] = OrderedDict()
 
     async def ring(self, wire: Any = None) -> None:
         """There may be a shard to send: `wire` says so, or None after a pause in listening.
@@ -170,12 +173,14 @@ class SendLoop:
             await self._release(shard)
 
     async def _send_shard(self, shard: LeasedShard, lease: Lease) -> None:
-        stream = await self._stream(shard.stream_id)
+        stream, may_change = await self._stream(shard.stream_id)
         timings = Timings()
         last_claim_id = 0
         turn_ends_at = time.monotonic() + TURN_S
         # Without tokens for long the shard goes back, to whoever has some first.
         while tokens := await self._take_tokens(stream):
+            if may_change:
+                stream, may_change = await self._stream(shard.stream_id)
             sent = await self._rounds.send_next(stream, shard, lease, tokens, last_claim_id, timings)
             await self._tell_limiter(tokens, sent.report if sent else None)
             if sent is None:
@@ -221,20 +226,26 @@ class SendLoop:
             if submitted:
                 await store.mark_submitted(conn, shard.stream_id)
 
-    async def _stream(self, stream_id: int) -> Stream:
-        found = self._streams.get(stream_id)
-        if found is None:
-            async with self._pool.acquire() as conn:
-                content, identity, list_ids, campaign_id = await store.read_stream(conn, stream_id)
-            if campaign_id is None:
-                found = MailStream(identity.encode(), self._codec)
-            else:
-                found = CampaignStream(Plan(content.encode(), identity.encode(), self._codec), list_ids, campaign_id)
-            self._streams[stream_id] = found
-            while len(self._streams) > STREAMS_MAX:
-                self._streams.popitem(last=False)
-        self._streams.move_to_end(stream_id)
-        return found
+    async def _stream(self, stream_id: int) -> tuple[Stream, bool]:
+        """The stream in the mode in which it goes out now, and whether that may change while it does."""
+        async with self._pool.acquire() as conn:
+            mode, may_change = await canary_store.read_mode(conn, stream_id)
+            found = self._streams.get((stream_id, mode))
+            if found is None:
+                found = self._compile(mode, *await store.read_stream(conn, stream_id))
+                self._streams[stream_id, mode] = found
+        while len(self._streams) > STREAMS_MAX:
+            self._streams.popitem(last=False)
+        self._streams.move_to_end((stream_id, mode))
+        return found, may_change
+
+    def _compile(
+        self, mode: Mode | None, content: str, identity: str, list_ids: list[int], campaign_id: int | None
+    ) -> Stream:
+        if campaign_id is None:
+            return MailStream(identity.encode(), self._codec)
+        sender = orjson.loads(identity) | ({"mode": mode} if mode else {})
+        return CampaignStream(Plan(content.encode(), orjson.dumps(sender), self._codec), list_ids, campaign_id)
 
 
 def _answer(rings: list[asyncio.Future[None]]) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from typing import Any
 
+from mailrail.accounts.model import TRACKED, Tracking
 from mailrail.emails.model import OPEN_STATES, State
 from mailrail.errors import MailrailError
 from mailrail.templates.model import Ref
@@ -277,6 +278,7 @@ class CampaignDraft:
     from_email: str | None = None
     reply_to: list[str] = field(default_factory=list)
     audience: Audience = field(default_factory=Audience)
+    tracking: Tracking = TRACKED
     scheduled_at: datetime | None = None
     template: Ref | None = None
     copied_from: tuple[int, int] | None = None
@@ -297,6 +299,7 @@ class Campaign:
     html: str
     text: str | None
     audience: Audience
+    tracking: Tracking
     warnings: list[str]
     status: Status
     reason: str | None
@@ -310,6 +313,9 @@ class Campaign:
     completed_at: datetime | None
     template_id: int | None
     template_version: int | None
+    # How its mail reaches SES, and why: delivery.py.
+    wire_mode: str | None
+    wire_reason: str | None
 
     @property
     def copied_from(self) -> tuple[int, int] | None:
@@ -340,7 +346,7 @@ GROUPS: dict[str, tuple[State, ...]] = {
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a send is, in recipients. recipients = delivered + bounced + failed + skipped + open; the rest counts
-    across them.
+    across them. Opened and clicked are by people; of the others, `machine_…` counts those of whom only machines were seen.
     """
 
     recipients: int = 0
@@ -354,6 +360,8 @@ class Progress:
     failed: int = 0
     skipped: int = 0
     open: int = 0
+    machine_opened: int = 0
+    machine_clicked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

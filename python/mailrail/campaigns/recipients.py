@@ -39,6 +39,8 @@ class Recipient:
     at: datetime | None
     opens: int
     clicks: int
+    machine_opens: int
+    machine_clicks: int
     complained: bool
     unsubscribed: bool
 
@@ -55,6 +57,7 @@ counted AS (
 
 _COLUMNS = f"""a.seq, a.email, a.contact_id, coalesce(r.state, {State.PENDING}) AS state, r.reason,
 coalesce(r.attempt, 0) AS attempts, r.ses_message_id, r.at, coalesce(r.opens, 0) AS opens, coalesce(r.clicks, 0) AS clicks,
+coalesce(r.machine_opens, 0) AS machine_opens, coalesce(r.machine_clicks, 0) AS machine_clicks,
 coalesce(r.complained, false) AS complained, coalesce(r.unsubscribed, false) AS unsubscribed"""
 
 

@@ -3,26 +3,28 @@
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from typing import Any
 
 from sanic.response import HTTPResponse
 
 from mailrail import failpoints
 from mailrail.accounts.model import Account
-from mailrail.campaigns import form, recipients, service
+from mailrail.campaigns import form, links, recipients, service
 from mailrail.campaigns.answers import (
     CampaignAnswer,
     CampaignDetailAnswer,
     CampaignsAnswer,
     DeletedCampaignAnswer,
     LaunchAnswer,
+    LinksAnswer,
     RecipientsAnswer,
     RetryAnswer,
     StatsAnswer,
     cost,
     shown_campaign,
     shown_cost,
+    shown_link,
+    shown_progress,
     shown_recipient,
 )
 from mailrail.campaigns.model import (
@@ -113,7 +115,7 @@ async def get(request: Request, campaign_id: str) -> HTTPResponse:
         audience_count = await service.audience_count(conn, account, campaign)
         progress = await service.progress(conn, campaign)
     says = {"content": campaign.html, "text": campaign.text}
-    return answer({**_shown(campaign, audience_count, request), **says, "progress": asdict(progress)})
+    return answer({**_shown(campaign, audience_count, request), **says, "progress": shown_progress(progress)})
 
 
 @operation(
@@ -260,6 +262,20 @@ async def page_recipients(request: Request, campaign_id: str) -> HTTPResponse | 
         slices = await recipients.read_slices(conn, account_id, stream_id, states)
     await _send_csv(request, campaign, slices, states)
     return None
+
+
+@operation(answers={200: LinksAnswer}, query=PAGE_QUERY, raises=(CampaignNotFound,))
+async def page_links(request: Request, campaign_id: str) -> HTTPResponse:
+    """GET …/campaigns/:id/links: the links of a campaign that was sent, and who followed them."""
+    ctx, account_id = request.app.ctx, request.ctx.account.id
+    asked = read_page_after(request, form.link_after)
+    async with request.transaction() as conn:
+        campaign = await service.get(conn, account_id, ctx.ids.find(Kind.CAMPAIGN, campaign_id))
+        # A draft has no stream, and no stream has this number.
+        stream_id = campaign.stream_id or NO_ROW
+        found = await links.read_page(conn, account_id, stream_id, asked.limit, asked.offset, asked.after_id or 0)
+        total = await links.count(conn, account_id, stream_id)
+    return answer(page_answer("links", [shown_link(link) for link in found], asked, total))
 
 
 @operation(answers={200: StatsAnswer})

@@ -8,6 +8,7 @@ import orjson
 
 from mailrail.accounts.model import Account
 from mailrail.campaigns import audience, content, store
+from mailrail.campaigns.delivery import Delivery, choose, is_steered
 from mailrail.campaigns.model import (
     CUSTOM,
     GROUPS,
@@ -34,6 +35,8 @@ from mailrail.db.pool import Connection
 from mailrail.domains import service as domains
 from mailrail.emails.model import SendingHeld, State
 from mailrail.reputation import service as reputation
+from mailrail.ses import store as ses
+from mailrail.ses.limiter import name_of
 from mailrail.templates import service as templates
 from mailrail.templates.model import TemplateInvalid
 from mailrail.wallet import service as wallet
@@ -182,7 +185,7 @@ async def start(conn: Connection, account: Account, campaign: Campaign, settings
     recipients = await audience.freeze(conn, account.id, stream_id, campaign.audience)
     if recipients == 0:
         raise EmptyAudience
-    frozen = content.freeze(campaign, account, settings)
+    frozen = content.freeze(campaign, account, settings, await domains.tracking_of(conn, account.id, sender[1]))
     lists = campaign.audience.lists
     identity = content.identity(
         account,
@@ -206,8 +209,17 @@ async def start(conn: Connection, account: Account, campaign: Campaign, settings
     await store.insert_shards(conn, account.id, stream_id, recipients, settings.shard_size)
     await store.ring_shards(conn, stream_id)
     held = await wallet.hold(conn, account.id, stream_id, price_micros(account, settings), recipients)
-    started = await store.start_campaign(conn, campaign, stream_id, held.id, recipients)
+    delivery = await choose_delivery(conn, settings)
+    started = await store.start_campaign(conn, campaign, stream_id, held.id, recipients, delivery)
     return Launch(started, recipients, held.id, held.amount_micros)
+
+
+async def choose_delivery(conn: Connection, settings: Settings) -> Delivery:
+    """How a campaign that starts now reaches Amazon SES."""
+    if not is_steered(settings):
+        return choose(settings, {}, 0.0)
+    name = name_of(settings)
+    return choose(settings, await ses.read_answers(conn, name), await ses.read_max_send_rate(conn, name))
 
 
 async def pause(conn: Connection, account_id: int, campaign_id: int) -> Campaign:

@@ -4,21 +4,24 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from mailrail.accounts.model import Tracking
 from mailrail.bus.messages import ShardsReadyV1
 from mailrail.campaigns.audience import from_columns, to_columns
+from mailrail.campaigns.delivery import Delivery
 from mailrail.campaigns.model import GROUPS, Campaign, CampaignDraft, CampaignNotFound, Progress, Status, Totals
 from mailrail.db.pool import Connection, fetch_one
 from mailrail.emails.model import OPEN_STATES, Outcome, State
 
 _COLUMNS = """id, account_id, name, subject, preheader, from_name, from_email, reply_to, html, text, list_id, tags,
 audience, warnings, status, reason, stream_id, hold_id, audience_count, created_at, scheduled_at, sent_at, submitted_at,
-completed_at, template_id, template_version"""
+completed_at, template_id, template_version, track_opens, track_clicks, wire_mode, wire_reason"""
 
 
 def _campaign(row: Any) -> Campaign:
     values = dict(row)
     audience = from_columns(values.pop("list_id"), values.pop("tags"), values.pop("audience"))
-    return Campaign(**{**values, "audience": audience, "status": Status(row["status"])})
+    tracking = Tracking(values.pop("track_opens"), values.pop("track_clicks"))
+    return Campaign(**{**values, "audience": audience, "tracking": tracking, "status": Status(row["status"])})
 
 
 async def insert_campaign(conn: Connection, account_id: int, draft: CampaignDraft, warnings: list[str]) -> Campaign:
@@ -26,8 +29,9 @@ async def insert_campaign(conn: Connection, account_id: int, draft: CampaignDraf
     row = await fetch_one(
         conn,
         f"""INSERT INTO campaigns (account_id, name, subject, preheader, from_name, from_email, reply_to, html, text,
-              warnings, scheduled_at, template_id, template_version, list_id, tags, audience)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) RETURNING {_COLUMNS}""",
+              warnings, scheduled_at, template_id, template_version, list_id, tags, audience,
+              track_opens, track_clicks)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) RETURNING {_COLUMNS}""",
         account_id,
         *_values(draft, warnings),
     )
@@ -40,7 +44,7 @@ async def update_campaign(conn: Connection, campaign: Campaign, draft: CampaignD
         conn,
         f"""UPDATE campaigns SET name = $3, subject = $4, preheader = $5, from_name = $6, from_email = $7, reply_to = $8,
               html = $9, text = $10, warnings = $11, scheduled_at = $12, template_id = $13, template_version = $14, list_id = $15,
-              tags = $16, audience = $17
+              tags = $16, audience = $17, track_opens = $18, track_clicks = $19
             WHERE id = $1 AND account_id = $2 RETURNING {_COLUMNS}""",
         campaign.id,
         campaign.account_id,
@@ -69,6 +73,8 @@ def _values(draft: CampaignDraft, warnings: list[str]) -> tuple[Any, ...]:
         draft.scheduled_at,
         *(draft.copied_from or (None, None)),
         *to_columns(draft.audience),
+        draft.tracking.opens,
+        draft.tracking.clicks,
     )
 
 
@@ -177,19 +183,22 @@ async def ring_shards(conn: Connection, stream_id: int) -> None:
 
 
 async def start_campaign(
-    conn: Connection, campaign: Campaign, stream_id: int, hold_id: int, audience_count: int
+    conn: Connection, campaign: Campaign, stream_id: int, hold_id: int, audience_count: int, delivery: Delivery
 ) -> Campaign:
     """draft → queued; the other statuses that `decide` lets start likewise."""
     row = await fetch_one(
         conn,
         f"""UPDATE campaigns SET status = 'queued', reason = NULL, stream_id = $3, hold_id = $4, audience_count = $5,
-              sent_at = now()
+              sent_at = now(), wire_mode = $6, wire_reason = $7, awaits_canary = $8
             WHERE id = $1 AND account_id = $2 RETURNING {_COLUMNS}""",
         campaign.id,
         campaign.account_id,
         stream_id,
         hold_id,
         audience_count,
+        delivery.mode,
+        delivery.reason,
+        delivery.awaits_canary,
     )
     return _campaign(row)
 
@@ -201,7 +210,9 @@ async def read_progress(conn: Connection, account_id: int, stream_id: int, recip
         conn,
         """SELECT coalesce(sum(s.accepted), 0)::integer AS accepted, coalesce(sum(f.opened), 0)::integer AS opened,
              coalesce(sum(f.clicked), 0)::integer AS clicked, coalesce(sum(f.complained), 0)::integer AS complained,
-             coalesce(sum(f.unsubscribed), 0)::integer AS unsubscribed
+             coalesce(sum(f.unsubscribed), 0)::integer AS unsubscribed,
+             coalesce(sum(f.machine_opened), 0)::integer AS machine_opened,
+             coalesce(sum(f.machine_clicked), 0)::integer AS machine_clicked
            FROM shards s JOIN folds f USING (stream_id, shard) WHERE s.stream_id = $1 AND s.account_id = $2""",
         stream_id,
         account_id,
@@ -225,6 +236,8 @@ async def read_progress(conn: Connection, account_id: int, stream_id: int, recip
         failed=total(*GROUPS["failed"]),
         skipped=total(*GROUPS["skipped"]),
         open=recipients - closed,
+        machine_opened=live["machine_opened"],
+        machine_clicked=live["machine_clicked"],
     )
 
 

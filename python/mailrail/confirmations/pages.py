@@ -3,7 +3,7 @@
 from html import escape
 
 from mailrail.confirmations.model import Question
-from mailrail.tracking.pages import button, page
+from mailrail.web.reader_pages import button, page
 
 
 def confirm_page(asked: Question) -> str:
@@ -13,13 +13,16 @@ def confirm_page(asked: Question) -> str:
         f"<p>{_lines(asked.wording)}</p>"
         f'<form method="post">{button("confirm", "yes", f"Confirm the list “{asked.list}”")}</form>'
         f"<p>If you did not sign up with {escape(asked.account)}, close this page: you will get no mail of this list.</p>",
+        asked.account,
     )
 
 
 def confirmed_page(asked: Question) -> str:
     """Thanks."""
     return page(
-        "You are subscribed", f"<p>Thank you. {escape(asked.account)} has your word: {_lines(asked.wording)}</p>"
+        "You are subscribed",
+        f"<p>Thank you. {escape(asked.account)} has your word: {_lines(asked.wording)}</p>",
+        asked.account,
     )
 
 

@@ -1,13 +1,13 @@
 """/confirm: what the link in a confirmation mail leads to. Public; the token says who it is."""
 
-from sanic.response import HTTPResponse, html
+from sanic.response import HTTPResponse
 
 from mailrail.confirmations import pages, service
 from mailrail.confirmations.model import Request as Asked
 from mailrail.db.pool import transaction
-from mailrail.tracking.pages import HEADERS, missing_page
 from mailrail.web.context import Request
 from mailrail.web.openapi import FORM, HTML, URLENCODED, operation
+from mailrail.web.reader_pages import missing, shown
 
 
 @operation(answers={200: HTML, 404: HTML, 410: HTML})
@@ -15,12 +15,12 @@ async def show(request: Request, token: str) -> HTTPResponse:
     """GET /confirm/:token: the page that asks for a yes. Scanners follow every link, so this changes nothing."""
     asked = _read(request, token)
     if asked is None:
-        return _shown(missing_page(), 404)
+        return missing()
     if asked.is_over:
-        return _shown(pages.over_page(), 410)
+        return shown(pages.over_page(), 410)
     async with transaction(request.app.ctx.pool, asked.account_id) as conn:
         words = await service.find_question(conn, asked)
-    return _shown(pages.over_page(), 410) if words is None else _shown(pages.confirm_page(words))
+    return shown(pages.over_page(), 410) if words is None else shown(pages.confirm_page(words))
 
 
 @operation(answers={200: HTML, 400: HTML, 404: HTML, 410: HTML}, also_reads=(URLENCODED, FORM))
@@ -28,21 +28,17 @@ async def confirm(request: Request, token: str) -> HTTPResponse:
     """POST /confirm/:token: subscribes. By the button of the page."""
     asked = _read(request, token)
     if asked is None:
-        return _shown(missing_page(), 404)
+        return missing()
     if request.form is None or request.form.get("confirm") != "yes":
-        return _shown(pages.unclear_page(), 400)
+        return shown(pages.unclear_page(), 400)
     if asked.is_over:
-        return _shown(pages.over_page(), 410)
+        return shown(pages.over_page(), 410)
     async with transaction(request.app.ctx.pool, asked.account_id) as conn:
         words = await service.find_question(conn, asked)
         is_in = words is not None and await service.confirm(conn, asked, words, request.client_ip)
-    return _shown(pages.confirmed_page(words)) if words is not None and is_in else _shown(pages.over_page(), 410)
+    return shown(pages.confirmed_page(words)) if words is not None and is_in else shown(pages.over_page(), 410)
 
 
 def _read(request: Request, token: str) -> Asked | None:
     parts = request.app.ctx.codec.read_confirm_token(token)
     return None if parts is None else Asked(*parts)
-
-
-def _shown(page: str, status: int = 200) -> HTTPResponse:
-    return html(page, status=status, headers=HEADERS)

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 # Where a person said it, as far as mailrail knows; customers use words of their own beside these.
 API, IMPORT, CONFIRMATION, UNSUBSCRIBE, COMPLAINT = "api", "import", "confirmation", "unsubscribe", "complaint"
+PREFERENCE_PAGE = "preference_page"
 # How far the clock of a customer may be ahead.
 AHEAD_MAX = timedelta(minutes=5)
 

@@ -43,6 +43,7 @@ def read_contact(fields: Fields, ids: Ids) -> tuple[ContactDraft, int | None]:
         fields.texts("tags", TAGS_MAX, TAG_MAX_CHARS),
         read_custom_fields(fields),
         read_consent(fields),
+        fields.boolean("tracking"),
     )
     return draft, read_list_id(fields, ids)
 
@@ -59,6 +60,7 @@ def read_changes(fields: Fields) -> ContactChanges:
         fields.texts("tags", TAGS_MAX, TAG_MAX_CHARS),
         read_custom_fields(fields),
         read_consent(fields),
+        fields.boolean("tracking"),
     )
 
 
@@ -83,10 +85,14 @@ def read_consent(fields: Fields) -> Consent:
 
 
 def read_list(fields: Fields) -> ListDraft:
-    """`name`, and `doubleOptIn` with its `confirmation` of `subject`, `wording` and `from`. The caller finishes the fields."""
-    name = fields.required_text("name", NAME_MAX_CHARS)
+    """`name`, `public`, and `doubleOptIn` with its `confirmation` of `subject`, `wording` and `from`. The caller finishes the
+    fields.
+    """
     return ListDraft(
-        name, fields.boolean("doubleOptIn") is True, Confirmation(**_confirmation_of(fields.nested("confirmation")))
+        fields.required_text("name", NAME_MAX_CHARS),
+        fields.boolean("doubleOptIn") is True,
+        Confirmation(**_confirmation_of(fields.nested("confirmation"))),
+        fields.boolean("public") is True,
     )
 
 
@@ -99,6 +105,8 @@ def read_list_changes(fields: Fields) -> dict[str, Any]:
         fields.text("name", NAME_MAX_CHARS)
     if (double_opt_in := fields.boolean("doubleOptIn")) is not None:
         changes["double_opt_in"] = double_opt_in
+    if (is_public := fields.boolean("public")) is not None:
+        changes["is_public"] = is_public
     columns = {"subject": "confirmation_subject", "wording": "confirmation_wording"}
     columns |= {"sender_name": "confirmation_name", "sender_email": "confirmation_email"}
     if fields.is_null("confirmation"):

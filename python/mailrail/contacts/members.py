@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
-from mailrail.contacts.model import ContactStatus, ListRule, Membership
+from mailrail.contacts.model import ContactStatus, ListRule, Membership, Offer
 from mailrail.db.pool import Connection
 
+# Lists that one page offers.
+OFFERS_MAX = 200
 # How often a person is asked about one list at most, and how long there is nothing in between.
 ASKED_MAX = 3
 ASKED_EVERY = "interval '1 day'"
@@ -111,6 +113,20 @@ async def read_memberships(conn: Connection, account_id: int, contact_id: int) -
         contact_id,
     )
     return [Membership(**{**row, "status": ContactStatus(row["status"])}) for row in rows]
+
+
+async def read_offers(conn: Connection, account_id: int, contact_id: int) -> list[Offer]:
+    """The lists that are the contact's to choose, by name: those that he is or was on, and public ones."""
+    rows = await conn.fetch(
+        """SELECT l.id AS list_id, l.name, m.status
+           FROM lists l LEFT JOIN list_members m ON m.list_id = l.id AND m.contact_id = $2
+           WHERE l.account_id = $1 AND l.deleted_at IS NULL AND (l.is_public OR m.status IS NOT NULL)
+           ORDER BY lower(l.name), l.id LIMIT $3""",
+        account_id,
+        contact_id,
+        OFFERS_MAX,
+    )
+    return [Offer(row["list_id"], row["name"], row["status"] and ContactStatus(row["status"])) for row in rows]
 
 
 # —— asking ——————————————————————————————————————————————————————————————————————————————————————————————————————————————

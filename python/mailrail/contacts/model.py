@@ -82,6 +82,7 @@ class ContactDraft:
     tags: list[str] | None = None
     custom_fields: dict[str, Any] | None = None
     consent: Consent = NOTHING_SAID
+    tracking: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +96,12 @@ class ContactChanges:
     tags: list[str] | None = None
     custom_fields: dict[str, Any] | None = None
     consent: Consent = NOTHING_SAID
+    tracking: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """A contact as stored."""
+    """A contact as stored. `tracking` is whether it may be known what the person opens and follows."""
 
     id: int
     account_id: int
@@ -112,6 +114,7 @@ class Contact:
     custom_fields: dict[str, Any]
     created_at: datetime
     updated_at: datetime
+    tracking: bool = True
 
     @property
     def names(self) -> Names:
@@ -154,6 +157,7 @@ class ListDraft:
     name: str
     double_opt_in: bool = False
     confirmation: Confirmation = Confirmation()
+    is_public: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +182,8 @@ class ContactList:
     account_id: int
     name: str
     double_opt_in: bool
+    # Whether readers of any of the account's mail may join it.
+    is_public: bool
     confirmation: Confirmation
     created_at: datetime
     contacts: int
@@ -213,6 +219,15 @@ class Membership:
     list_name: str
     status: ContactStatus
     subscribed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A list that is a contact's to choose; `status` is his place on it, None if he was never there."""
+
+    list_id: int
+    name: str
+    status: ContactStatus | None
 
 
 class ContactNotFound(MailrailError):

@@ -46,6 +46,7 @@ class ContactAnswer(TypedDict):
     status: str
     tags: list[str]
     customFields: dict[str, Any]
+    tracking: bool
     createdAt: str
     updatedAt: str
 
@@ -85,7 +86,9 @@ ConfirmationAnswer = TypedDict(
 
 
 class ListAnswer(TypedDict):
-    """A list. `contacts` are subscribed to it, `pending` were asked and have not confirmed, `unsubscribed` left it."""
+    """A list. `contacts` are subscribed to it, `pending` were asked and have not confirmed, `unsubscribed` left it. What is
+    `public` is offered to the readers of all mail.
+    """
 
     id: str
     name: str
@@ -93,6 +96,7 @@ class ListAnswer(TypedDict):
     pending: int
     unsubscribed: int
     doubleOptIn: bool
+    public: bool
     confirmation: ConfirmationAnswer
     createdAt: str
 
@@ -374,6 +378,7 @@ def shown_contact(contact: Contact, ids: Ids) -> ContactAnswer:
         "status": contact.status,
         "tags": contact.tags,
         "customFields": contact.custom_fields,
+        "tracking": contact.tracking,
         "createdAt": shown_time(contact.created_at),
         "updatedAt": shown_time(contact.updated_at),
     }
@@ -389,6 +394,7 @@ def _shown_list(item: ContactList, ids: Ids) -> ListAnswer:
         "pending": item.pending,
         "unsubscribed": item.unsubscribed,
         "doubleOptIn": item.double_opt_in,
+        "public": item.is_public,
         "confirmation": {"subject": asks.subject, "wording": asks.wording, "from": sender},
         "createdAt": shown_time(item.created_at),
     }

@@ -5,7 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 from mailrail.contacts import consents, members, store
-from mailrail.contacts.consent import API, CONFIRMATION, NOTHING_SAID, UNSUBSCRIBE, Consent, ConsentEntry
+from mailrail.contacts.consent import (
+    API,
+    CONFIRMATION,
+    NOTHING_SAID,
+    PREFERENCE_PAGE,
+    UNSUBSCRIBE,
+    Consent,
+    ConsentEntry,
+)
 from mailrail.contacts.model import (
     ConsentRequired,
     Contact,
@@ -14,6 +22,7 @@ from mailrail.contacts.model import (
     ContactExists,
     ContactFilter,
     ContactList,
+    ContactNotFound,
     ContactStatus,
     ContactUnreachable,
     Joined,
@@ -24,6 +33,7 @@ from mailrail.contacts.model import (
     MemberNotFound,
     Members,
     Membership,
+    Offer,
     Saved,
 )
 from mailrail.db.pool import Connection
@@ -64,6 +74,7 @@ async def save(
             tags=draft.tags,
             custom_fields=draft.custom_fields,
             consent=draft.consent,
+            tracking=draft.tracking,
         )
         known = await _change(conn, known, changes)
     if rule is None:
@@ -105,6 +116,22 @@ async def remove(conn: Connection, account_id: int, contact_id: int) -> Contact:
 async def get(conn: Connection, account_id: int, contact_id: int) -> Contact:
     """Raises ContactNotFound."""
     return await store.read_contact(conn, account_id, contact_id)
+
+
+async def find_by_id(conn: Connection, account_id: int, contact_id: int, *, lock: bool) -> Contact | None:
+    """The contact, or None where it is gone."""
+    try:
+        return await store.read_contact(conn, account_id, contact_id, lock=lock)
+    except ContactNotFound:
+        return None
+
+
+async def find_by_email(conn: Connection, account_id: int, email: str) -> Contact | None:
+    """The contact that has the address now, locked; None where there is none."""
+    try:
+        return await store.lock_contact_by_email(conn, account_id, email)
+    except ContactNotFound:
+        return None
 
 
 async def page(
@@ -225,6 +252,11 @@ async def count_lists(conn: Connection, account_id: int) -> int:
     return await store.count_lists(conn, account_id)
 
 
+async def offers(conn: Connection, account_id: int, contact_id: int) -> list[Offer]:
+    """The lists that are the contact's to choose: those that he is or was on, and public ones."""
+    return await members.read_offers(conn, account_id, contact_id)
+
+
 # —— the person's own word ———————————————————————————————————————————————————————————————————————————————————————————————
 
 
@@ -239,13 +271,28 @@ async def unsubscribe(
     if list_id is not None and await store.list_name(conn, account_id, list_id) is not None:
         changed = await members.set_membership(conn, account_id, list_id, contact_id, gone)
     else:
-        # Who bounced or complained is not written to anyway and keeps that reason.
-        among = (ContactStatus.SUBSCRIBED, ContactStatus.PENDING)
+        # Who complained keeps that reason. Who bounced would be subscribed again once his suppression is lifted.
+        among = (ContactStatus.SUBSCRIBED, ContactStatus.PENDING, ContactStatus.BOUNCED)
         changed = await store.set_status(conn, account_id, contact_id, gone, among) is not None
         list_id = None
     if changed:
         await consents.record(conn, account_id, [contact_id], list_id, gone, consent, UNSUBSCRIBE)
     return changed
+
+
+async def subscribe(conn: Connection, account_id: int, contact_id: int, list_id: int | None, consent: Consent) -> bool:
+    """Takes the person's own click: onto one list, or back to what he got before where none is named. Who had left
+    everything is back by either. Whether it changed anything.
+    """
+    yes, changed = ContactStatus.SUBSCRIBED, False
+    if list_id is not None:
+        if await members.membership(conn, account_id, list_id, contact_id) is None:
+            # Who was never on it signs up and says yes at once; webhooks tell of the yes.
+            await members.set_membership(conn, account_id, list_id, contact_id, ContactStatus.PENDING)
+        changed = await members.set_membership(conn, account_id, list_id, contact_id, yes)
+    if changed:
+        await consents.record(conn, account_id, [contact_id], list_id, yes, consent, PREFERENCE_PAGE)
+    return await _restore(conn, account_id, contact_id, consent, PREFERENCE_PAGE) or changed
 
 
 async def confirm(conn: Connection, account_id: int, contact_id: int, list_id: int, consent: Consent) -> bool:
@@ -330,14 +377,17 @@ async def _join(
     return Joined(len(added), len(contact_ids) - len(added) - refused, refused, 0)
 
 
-async def _restore(conn: Connection, account_id: int, contact_id: int, consent: Consent, source: str) -> None:
-    """Makes a contact that had unsubscribed from everything, or was only asked so far, one that may be written to."""
+async def _restore(conn: Connection, account_id: int, contact_id: int, consent: Consent, source: str) -> bool:
+    """Makes a contact that had unsubscribed from everything, or was only asked so far, one that may be written to. Whether
+    it was one of them.
+    """
     yes = ContactStatus.SUBSCRIBED
     among = (ContactStatus.PENDING, ContactStatus.UNSUBSCRIBED)
     email = await store.set_status(conn, account_id, contact_id, yes, among)
     if email is not None:
         await suppressions.forget_unsubscribe(conn, account_id, email)
         await consents.record(conn, account_id, [contact_id], None, yes, consent, source)
+    return email is not None
 
 
 def _completed(draft: ContactDraft) -> ContactDraft:

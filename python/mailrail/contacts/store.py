@@ -25,11 +25,12 @@ from mailrail.contacts.model import (
 )
 from mailrail.db.pool import Connection
 
-_COLUMNS = "id, account_id, email, name, first_name, last_name, status, tags, custom_fields, created_at, updated_at"
+_COLUMNS = """id, account_id, email, name, first_name, last_name, status, tags, custom_fields, created_at, updated_at,
+tracking"""
 # As what a new contact, or one with a new address, has to be taken.
 _AS_SUPPRESSED = """(SELECT CASE x.reason WHEN 'bounce' THEN 'bounced' WHEN 'soft_bounces' THEN 'bounced' WHEN 'complaint' THEN 'complained'
   WHEN 'unsubscribe' THEN 'unsubscribed' END FROM suppressions x WHERE x.account_id = {account} AND x.email_folded = lower({email}))"""
-_LISTS = """SELECT l.id, l.account_id, l.name, l.double_opt_in, l.confirmation_subject, l.confirmation_wording,
+_LISTS = """SELECT l.id, l.account_id, l.name, l.double_opt_in, l.is_public, l.confirmation_subject, l.confirmation_wording,
   l.confirmation_name, l.confirmation_email, l.created_at, n.contacts, n.pending, n.unsubscribed
 FROM lists l CROSS JOIN LATERAL (
   SELECT count(*) FILTER (WHERE m.status = 'subscribed')::integer AS contacts,
@@ -39,6 +40,7 @@ FROM lists l CROSS JOIN LATERAL (
 _LIST_CHANGES = (
     "name",
     "double_opt_in",
+    "is_public",
     "confirmation_subject",
     "confirmation_wording",
     "confirmation_name",
@@ -56,6 +58,7 @@ def _list(row: Any) -> ContactList:
         account_id=row["account_id"],
         name=row["name"],
         double_opt_in=row["double_opt_in"],
+        is_public=row["is_public"],
         confirmation=Confirmation(
             row["confirmation_subject"],
             row["confirmation_wording"],
@@ -78,8 +81,8 @@ async def insert_contact(
     """None where the account has a contact with this address. What suppresses the address says more than `status`."""
     suppressed = _AS_SUPPRESSED.format(account="$1", email="$2")
     row = await conn.fetchrow(
-        f"""INSERT INTO contacts (account_id, email, name, first_name, last_name, status, tags, custom_fields)
-            VALUES ($1, $2, $3, $4, $5, coalesce({suppressed}, $6), $7, $8) ON CONFLICT (account_id, email_folded) DO NOTHING
+        f"""INSERT INTO contacts (account_id, email, name, first_name, last_name, status, tags, custom_fields, tracking)
+            VALUES ($1, $2, $3, $4, $5, coalesce({suppressed}, $6), $7, $8, $9) ON CONFLICT (account_id, email_folded) DO NOTHING
             RETURNING {_COLUMNS}""",
         account_id,
         draft.email,
@@ -89,6 +92,7 @@ async def insert_contact(
         status,
         draft.tags or [],
         draft.custom_fields or {},
+        draft.tracking is not False,
     )
     return None if row is None else _contact(row)
 
@@ -129,7 +133,7 @@ async def update_contact(conn: Connection, contact: Contact, names: Names, chang
                       status = CASE WHEN $6::text IS NOT NULL THEN $6 WHEN email_folded = coalesce(lower($9), email_folded) THEN status
                         ELSE coalesce({suppressed}, CASE status WHEN 'bounced' THEN 'subscribed' ELSE status END) END,
                       tags = coalesce($7::text[], tags), custom_fields = custom_fields || $8,
-                      email = coalesce($9::text, email), updated_at = now()
+                      email = coalesce($9::text, email), tracking = coalesce($10, tracking), updated_at = now()
                     WHERE id = $1 AND account_id = $2 RETURNING {_COLUMNS}""",
                 contact.id,
                 contact.account_id,
@@ -140,6 +144,7 @@ async def update_contact(conn: Connection, contact: Contact, names: Names, chang
                 changes.tags,
                 changes.custom_fields or {},
                 changes.email,
+                changes.tracking,
             )
     except asyncpg.UniqueViolationError:
         assert changes.email is not None, "only a new address can be another's"
@@ -265,8 +270,8 @@ async def insert_list(conn: Connection, account_id: int, draft: ListDraft) -> in
     """The new list's id, or None where the account has a list of this name."""
     list_id: int | None = await conn.fetchval(
         """INSERT INTO lists (account_id, name, double_opt_in, confirmation_subject, confirmation_wording, confirmation_name,
-             confirmation_email)
-           VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING id""",
+             confirmation_email, is_public)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING id""",
         account_id,
         draft.name,
         draft.double_opt_in,
@@ -274,6 +279,7 @@ async def insert_list(conn: Connection, account_id: int, draft: ListDraft) -> in
         draft.confirmation.wording,
         draft.confirmation.sender_name,
         draft.confirmation.sender_email,
+        draft.is_public,
     )
     return list_id
 

@@ -120,6 +120,25 @@ async def in_the_name_of(connection: Connection, account_id: int) -> AsyncIterat
     await connection.execute("SELECT set_config('mailrail.account_id', $1, true)", before)
 
 
+async def only_read(connection: Connection) -> None:
+    """From here on the transaction writes nothing: PostgreSQL refuses whatever would."""
+    await connection.execute("SET TRANSACTION READ ONLY")
+
+
+@asynccontextmanager
+async def at_most(connection: Connection, seconds: float) -> AsyncIterator[None]:
+    """A part of a transaction each statement of which may take so long. Raises TimeoutError where one was cut off; the
+    transaction goes on.
+    """
+    try:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL statement_timeout = {max(1, int(seconds * 1000))}")
+            yield
+            await connection.execute("SET LOCAL statement_timeout TO DEFAULT")
+    except asyncpg.QueryCanceledError as error:
+        raise TimeoutError from error
+
+
 def server_settings(application_name: str, hot: bool) -> dict[str, str]:
     """What every connection asks of its session. UTC, so that a timestamp never depends on the server's zone. A transaction
     whose client fell silent, as behind a cut cable, gives its locks back.

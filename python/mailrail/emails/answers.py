@@ -68,6 +68,8 @@ EmailAnswer = TypedDict(
         "status": str,
         "opens": int,
         "clicks": int,
+        "machineOpens": int,
+        "machineClicks": int,
         "tags": dict[str, str],
         "campaignId": str | None,
         "test": bool,
@@ -97,12 +99,16 @@ class EmailDetail(EmailAnswer):
 
 
 class EventAnswer(TypedDict):
-    """What happened to a mail."""
+    """What happened to a mail. `machine` says of an open or a click how it shows that no person made it: `announced` as a look
+    ahead, `privacy` (Apple's protection), `scanner`, `program`, `amazon` (by its judgement), `soon` (about when the mail
+    arrived) or `burst` (several links at once); null where a person did.
+    """
 
     type: str
     createdAt: str
     email: str
     detail: str | None
+    machine: str | None
 
 
 class EmailDetailAnswer(TypedDict):
@@ -176,6 +182,8 @@ def shown_mail(mail: FoundMail, ids: Ids) -> EmailAnswer:
         "status": mail.status,
         "opens": sum(one.count(EventKind.OPEN) for one in mail.recipients),
         "clicks": sum(one.count(EventKind.CLICK) for one in mail.recipients),
+        "machineOpens": sum(one.count(EventKind.OPEN, machines=True) for one in mail.recipients),
+        "machineClicks": sum(one.count(EventKind.CLICK, machines=True) for one in mail.recipients),
         "tags": dict(tag.split("=", 1) for tag in mail.tags),
         "campaignId": ids.encode_optional(Kind.CAMPAIGN, mail.campaign_id),
         "test": mail.is_test,
@@ -215,7 +223,13 @@ def shown_events(mail: FoundMail) -> list[EventAnswer]:
         key=lambda entry: (entry[0], entry[1].kind),
     )
     return [
-        {"type": EVENT_WORDS[event.kind], "createdAt": shown_time(at), "email": one.email, "detail": event.detail}
+        {
+            "type": EVENT_WORDS[event.kind],
+            "createdAt": shown_time(at),
+            "email": one.email,
+            "detail": event.detail,
+            "machine": event.machine,
+        }
         for at, event, one in events
     ]
 

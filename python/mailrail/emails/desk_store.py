@@ -20,14 +20,18 @@ MAILS_LOCK = 0x6D61696C
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What decides about mails before anything is written: whether sending is held, which of the domains are verified and
-    which of the addresses suppressed and why, why the account may send nothing, and the shard under a lease that holds from now, if
+    """What decides about mails before anything is written: whether sending is held, which of the domains are verified, and what
+    they let be known of their mail, which of the addresses are suppressed and why, or not to be tracked, why the account may send
+    nothing, and the shard under a lease that holds from now, if
     it is still to be had. With `has_erased` some of the addresses may be suppressed that are known by their hash alone.
     """
 
     is_held: bool
     verified_domains: frozenset[str]
     suppressed: Mapping[str, str]
+    without_opens: frozenset[str]
+    without_clicks: frozenset[str]
+    untracked: frozenset[str]
     has_erased: bool
     stopped_because: str | None
     renewed: LeasedShard | None
@@ -54,6 +58,10 @@ WITH mine AS (
 SELECT (SELECT held_at IS NOT NULL FROM installation) AS is_held,
   ARRAY(SELECT domain FROM domains
         WHERE account_id = $1 AND domain = ANY($2::text[]) AND status = 'verified') AS verified,
+  ARRAY(SELECT domain FROM domains WHERE account_id = $1 AND domain = ANY($2::text[]) AND NOT track_opens) AS without_opens,
+  ARRAY(SELECT domain FROM domains WHERE account_id = $1 AND domain = ANY($2::text[]) AND NOT track_clicks) AS without_clicks,
+  ARRAY(SELECT email_folded FROM contacts
+        WHERE account_id = $1 AND NOT tracking AND email_folded = ANY($3::text[])) AS untracked,
   -- Who unsubscribed refused campaigns alone.
   coalesce((SELECT jsonb_object_agg(l, 'ses') FROM listed_by_ses($3::text[]) l), '{}')
     || coalesce((SELECT jsonb_object_agg(email_folded, reason) FROM suppressions
@@ -99,6 +107,9 @@ async def look(
         row["is_held"] is not False,
         frozenset(row["verified"]),
         row["suppressed"],
+        frozenset(row["without_opens"]),
+        frozenset(row["without_clicks"]),
+        frozenset(row["untracked"]),
         row["has_erased"],
         row["stopped_because"],
         renewed,

@@ -61,14 +61,19 @@ WITH this AS MATERIALIZED (
 ), heard AS (
   SELECT seq, bit_or(1 << kind) AS kinds, max(ses_message_id) AS ses_message_id, min(received_at) AS heard_at,
     max(coalesce(at, received_at)) FILTER (WHERE kind BETWEEN {EventKind.DELIVERY} AND {EventKind.RENDERING_FAILURE}) AS at,
-    max(detail) FILTER (WHERE kind BETWEEN {EventKind.BOUNCE_PERMANENT} AND {EventKind.RENDERING_FAILURE}) AS detail,
-    count(*) FILTER (WHERE kind = {EventKind.OPEN}) AS opens,
-    count(*) FILTER (WHERE kind = {EventKind.CLICK}) AS clicks
+    max(detail) FILTER (WHERE kind BETWEEN {EventKind.BOUNCE_PERMANENT} AND {EventKind.RENDERING_FAILURE}) AS detail
   FROM events WHERE stream_id = $1 AND seq BETWEEN $3 AND $4 GROUP BY seq
+), engaged AS (
+  SELECT seq, count(*) FILTER (WHERE kind = {EventKind.OPEN} AND machine IS NULL) AS opens,
+    count(*) FILTER (WHERE kind = {EventKind.CLICK} AND machine IS NULL) AS clicks,
+    count(*) FILTER (WHERE kind = {EventKind.OPEN} AND machine IS NOT NULL) AS machine_opens,
+    count(*) FILTER (WHERE kind = {EventKind.CLICK} AND machine IS NOT NULL) AS machine_clicks
+  FROM engagement($1, $3, $4) GROUP BY seq
 ), judged AS (
   SELECT c.seq, c.attempt, o.error, o.last & 255 AS outcome, h.detail, coalesce(h.kinds, 0) AS kinds,
     coalesce(o.ses_message_id, h.ses_message_id) AS ses_message_id, coalesce(h.at, o.at) AS at,
-    least(o.accepted_at, h.heard_at) AS proven_at, coalesce(h.opens, 0) AS opens, coalesce(h.clicks, 0) AS clicks,
+    least(o.accepted_at, h.heard_at) AS proven_at, coalesce(g.opens, 0) AS opens, coalesce(g.clicks, 0) AS clicks,
+    coalesce(g.machine_opens, 0) AS machine_opens, coalesce(g.machine_clicks, 0) AS machine_clicks,
     CASE
       WHEN h.kinds & {1 << EventKind.REJECT | 1 << EventKind.RENDERING_FAILURE} <> 0 THEN {State.REJECTED}
       WHEN h.kinds & {1 << EventKind.BOUNCE_PERMANENT} <> 0 THEN {State.BOUNCED}
@@ -93,6 +98,7 @@ WITH this AS MATERIALIZED (
     END AS state
   FROM claimed c CROSS JOIN this s
   LEFT JOIN outcomes o USING (seq) LEFT JOIN heard h USING (seq) LEFT JOIN permitted p USING (seq)
+  LEFT JOIN engaged g USING (seq)
 ), told AS (
   SELECT seq, state::smallint AS state, attempt,
     CASE WHEN state IN ({State.SOFT_BOUNCED}, {State.BOUNCED}, {State.REJECTED}) THEN detail
@@ -104,23 +110,27 @@ WITH this AS MATERIALIZED (
            WHEN {Outcome.SKIPPED_ADDRESS_CHANGED} THEN 'address_changed' ELSE error END END AS reason,
     -- An accepted mail expires by this time.
     ses_message_id, CASE WHEN state = {State.ACCEPTED} THEN proven_at ELSE at END AS at,
-    opens::integer AS opens, clicks::integer AS clicks,
+    opens::integer AS opens, clicks::integer AS clicks, machine_opens::integer AS machine_opens,
+    machine_clicks::integer AS machine_clicks,
     kinds & {1 << EventKind.COMPLAINT} <> 0 AS complained, kinds & {1 << EventKind.UNSUBSCRIBE} <> 0 AS unsubscribed
   FROM judged
 ), compared AS MATERIALIZED (
   SELECT t.*, r.seq IS NOT NULL AS known FROM told t
   LEFT JOIN recipient_state r ON r.stream_id = $1 AND r.seq BETWEEN $3 AND $4 AND r.seq = t.seq
-  WHERE r.seq IS NULL OR (r.state, r.attempt, r.reason, r.ses_message_id, r.opens, r.clicks, r.complained, r.unsubscribed)
-    IS DISTINCT FROM (t.state, t.attempt, t.reason, t.ses_message_id, t.opens, t.clicks, t.complained, t.unsubscribed)
+  WHERE r.seq IS NULL OR (r.state, r.attempt, r.reason, r.ses_message_id, r.opens, r.clicks, r.machine_opens,
+    r.machine_clicks, r.complained, r.unsubscribed) IS DISTINCT FROM (t.state, t.attempt, t.reason, t.ses_message_id, t.opens,
+    t.clicks, t.machine_opens, t.machine_clicks, t.complained, t.unsubscribed)
 ), changed AS (
   UPDATE recipient_state r SET state = c.state, attempt = c.attempt, reason = c.reason,
-    ses_message_id = c.ses_message_id, at = c.at, opens = c.opens, clicks = c.clicks, complained = c.complained,
-    unsubscribed = c.unsubscribed
+    ses_message_id = c.ses_message_id, at = c.at, opens = c.opens, clicks = c.clicks,
+    machine_opens = c.machine_opens, machine_clicks = c.machine_clicks, complained = c.complained, unsubscribed = c.unsubscribed
   FROM compared c WHERE c.known AND r.stream_id = $1 AND r.seq BETWEEN $3 AND $4 AND r.seq = c.seq
 )
 INSERT INTO recipient_state
-  (stream_id, seq, account_id, shard, state, attempt, reason, ses_message_id, at, opens, clicks, complained, unsubscribed)
-SELECT $1, seq, $5, $2, state, attempt, reason, ses_message_id, at, opens, clicks, complained, unsubscribed
+  (stream_id, seq, account_id, shard, state, attempt, reason, ses_message_id, at, opens, clicks, machine_opens, machine_clicks,
+   complained, unsubscribed)
+SELECT $1, seq, $5, $2, state, attempt, reason, ses_message_id, at, opens, clicks, machine_opens, machine_clicks,
+  complained, unsubscribed
 FROM compared WHERE NOT known
 """
 
@@ -172,6 +182,8 @@ WITH counted AS (
   WHERE c.recipients <> excluded.recipients
 ), flags AS (
   SELECT count(*) FILTER (WHERE opens > 0)::integer AS opened, count(*) FILTER (WHERE clicks > 0)::integer AS clicked,
+    count(*) FILTER (WHERE opens = 0 AND machine_opens > 0)::integer AS machine_opened,
+    count(*) FILTER (WHERE clicks = 0 AND machine_clicks > 0)::integer AS machine_clicked,
     count(*) FILTER (WHERE complained)::integer AS complained,
     count(*) FILTER (WHERE unsubscribed)::integer AS unsubscribed,
     min(at) FILTER (WHERE state = {State.ACCEPTED}) AS accepted_at
@@ -188,6 +200,7 @@ WITH counted AS (
     AND NOT EXISTS (SELECT FROM settlements s WHERE s.stream_id = $1 AND s.seq = b.seq)
 )
 UPDATE folds f SET folded_at = clock_timestamp(), open = o.open, opened = g.opened, clicked = g.clicked,
+  machine_opened = g.machine_opened, machine_clicked = g.machine_clicked,
   complained = g.complained, unsubscribed = g.unsubscribed,
   -- Never at once: a shard that a fold does not change would come again before all others.
   due_at = (SELECT greatest(n.due_at, clock_timestamp() + interval '{FOLD_INTERVAL_S} seconds')
@@ -197,7 +210,21 @@ UPDATE folds f SET folded_at = clock_timestamp(), open = o.open, opened = g.open
 FROM open o, flags g, waiting w
 WHERE f.stream_id = $1 AND f.shard = $2
 RETURNING f.open, coalesce((SELECT recipients FROM counted WHERE state = {State.UNKNOWN}), 0) AS unknown,
-  f.unknown_since IS NOT NULL AS had_unknown
+  f.unknown_since IS NOT NULL AS had_unknown, f.clicked + f.machine_clicked > 0 AS has_clicks
+"""
+
+# Of a campaign, whose links are the same in all its mails. SES's own clicks name an address and no number.
+_COUNT_LINKS = f"""
+INSERT INTO link_counts AS l
+  (stream_id, shard, n, account_id, clicked, clicks, machine_clicks, first_at, last_at)
+SELECT $1, $2, detail::integer, $5, count(DISTINCT seq) FILTER (WHERE machine IS NULL),
+  count(*) FILTER (WHERE machine IS NULL), count(*) FILTER (WHERE machine IS NOT NULL),
+  min(at) FILTER (WHERE machine IS NULL), max(at) FILTER (WHERE machine IS NULL)
+FROM engagement($1, $3, $4) WHERE kind = {EventKind.CLICK} AND detail ~ '^[0-9]{{1,9}}$' GROUP BY detail::integer
+ON CONFLICT (stream_id, shard, n) DO UPDATE SET clicked = excluded.clicked, clicks = excluded.clicks,
+  machine_clicks = excluded.machine_clicks, first_at = excluded.first_at, last_at = excluded.last_at
+WHERE (l.clicked, l.clicks, l.machine_clicks, l.first_at, l.last_at) IS DISTINCT FROM
+  (excluded.clicked, excluded.clicks, excluded.machine_clicks, excluded.first_at, excluded.last_at)
 """
 
 # Every (seq, attempt) that some claim of the shard names, with the end of that claim's lease: after it no call of the
@@ -306,6 +333,8 @@ async def _fold(conn: Connection, due: asyncpg.Record) -> ShardFold:
     )
     if counts["unknown"] or counts["had_unknown"]:
         await conn.execute(_NOTE_UNKNOWN, stream_id, shard, *span)
+    if counts["has_clicks"] and not due["is_transactional"]:
+        await conn.execute(_COUNT_LINKS, stream_id, shard, *span, account_id)
     await conn.execute(_COUNT_DUPLICATES, stream_id, shard, *span)
     failpoints.hit("fold.rewritten", stream_id=stream_id, shard=shard)
     # A recipient settles once per hold, so its number names this batch for ever.

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from mailrail.accounts.form import read_tracking
+from mailrail.accounts.model import TRACKED, Tracking
 from mailrail.emails.mail import ADDRESSES_MAX, BATCH_MAX, MailStatus, Role
 from mailrail.ids import Ids
 from mailrail.templates.form import read_ref, refuse_beside_template
@@ -45,6 +47,7 @@ class MailDraft:
     tags: dict[str, str]
     attachments: list[dict[str, Any]] = field(repr=False)
     scheduled_at: datetime | None = None
+    tracking: Tracking = TRACKED
     template: Ref | None = None
     preheader: str | None = None
 
@@ -82,6 +85,7 @@ def read_mail(fields: Fields, ids: Ids) -> MailDraft:
         tags=fields.words("tags", TAGS_MAX, TAG_MAX_CHARS, TAG_MAX_CHARS),
         attachments=[read_attachment(item) for item in fields.objects("attachments", ATTACHMENTS_MAX)],
         scheduled_at=fields.moment("scheduledAt"),
+        tracking=read_tracking(fields),
         template=template,
     )
 

@@ -85,11 +85,11 @@ class Reconciler:
                 done.waiting_for or "nothing",
             )
         if done.canary_for is not None:
-            await self._send_canary(done.canary_for)
+            await self.send_canary(done.canary_for)
         return True
 
-    async def _send_canary(self, stream_id: int) -> None:
-        """From the sender, and through the configuration set, of the mail that is in doubt."""
+    async def send_canary(self, stream_id: int) -> None:
+        """From the sender, and through the configuration set, of the mail that is in doubt. Raises CoreError, NoTokens."""
         await asyncio.sleep(await self._limiter.take(1))
         async with self._pool.acquire() as conn:
             identity = await reconcile.read_identity(conn, stream_id)

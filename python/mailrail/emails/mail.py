@@ -1,10 +1,11 @@
 """Facts of transactional mail: what was asked, and the one word that says where it stands."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from mailrail.accounts.model import UNTRACKED, Tracking
 from mailrail.emails.model import Outcome, State
 from mailrail.errors import MailrailError
 
@@ -26,7 +27,9 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A mail that may be sent: `content` is what the core made of the request, `addresses` has nobody twice."""
+    """A mail that may be sent: `content` is what the core made of the request, `addresses` has nobody twice. `tracking` is how it
+    was made, and `remade` makes it once more, with less of that.
+    """
 
     sender: str
     subject: str
@@ -35,6 +38,13 @@ class Mail:
     links: Sequence[str]
     tags: Sequence[str] = ()
     scheduled_at: datetime | None = None
+    tracking: Tracking = UNTRACKED
+    remade: "Callable[[Tracking], Mail] | None" = field(default=None, repr=False, compare=False)
+
+    def within(self, allowed: Tracking) -> "Mail":
+        """The mail with no more tracking than is allowed."""
+        kept = self.tracking & allowed
+        return self if kept == self.tracking or self.remade is None else self.remade(kept)
 
 
 class MailStatus(StrEnum):

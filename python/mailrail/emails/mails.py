@@ -71,7 +71,7 @@ SELECT a.stream_id, page.first_seq, a.seq, coalesce(m.role, 'to') AS role, a.ema
               AND (a.seq BETWEEN c.first_seq AND c.last_seq OR a.seq = ANY(c.seqs))), '[]') AS claims,
   coalesce((SELECT jsonb_agg(jsonb_build_array(r.attempt, r.outcome, r.at, r.ses_message_id, r.error) ORDER BY r.attempt, r.outcome)
             FROM results r WHERE r.stream_id = a.stream_id AND r.seq = a.seq), '[]') AS results,
-  coalesce((SELECT jsonb_agg(jsonb_build_array(e.kind, e.received_at, e.at, e.detail) ORDER BY coalesce(e.at, e.received_at), e.kind)
+  coalesce((SELECT jsonb_agg(jsonb_build_array(e.kind, e.received_at, e.at, e.detail, e.machine) ORDER BY coalesce(e.at, e.received_at), e.kind)
             FROM events e WHERE e.stream_id = a.stream_id AND e.seq = a.seq), '[]') AS events,
   ARRAY(SELECT p.attempt FROM permits p WHERE p.stream_id = a.stream_id AND p.seq = a.seq AND p.claim_id IS NULL) AS permits,
   s.state = 'cancelled' AS cancelled, clock_timestamp() AS now

@@ -224,6 +224,14 @@ async def insert_canary(conn: Connection, configuration_set: str | None) -> int:
     return number
 
 
+async def read_heard(conn: Connection, number: int) -> tuple[bool, str | None, str | None]:
+    """Of a canary: whether it was delivered, what hindered that, and the event of its delivery as SES sent it."""
+    row = await fetch_one(
+        conn, "SELECT delivered_at IS NOT NULL AS delivered, failure, event FROM canaries WHERE id = $1", number
+    )
+    return row["delivered"], row["failure"], row["event"]
+
+
 async def read_identity(conn: Connection, stream_id: int) -> dict[str, Any]:
     """Who sends the stream, as the core takes it."""
     identity: str = await conn.fetchval("SELECT identity FROM streams WHERE stream_id = $1", stream_id)

@@ -14,6 +14,7 @@ from mailrail.config import Settings
 from mailrail.db.pool import Connection
 from mailrail.domains import service as domains
 from mailrail.emails import mails, traces
+from mailrail.emails.engagement import Event, judged
 from mailrail.emails.form import Mailbox, MailDraft, addresses_of
 from mailrail.emails.mail import (
     SCHEDULE_MAX,
@@ -77,20 +78,11 @@ class Recipient:
     state: State
     ses_message_id: str | None
     reason: str | None
-    events: tuple["Event", ...]
+    events: tuple[Event, ...]
 
-    def count(self, kind: EventKind) -> int:
-        """Events of a kind."""
-        return sum(event.kind is kind for event in self.events)
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What was heard of an address; `at` is when it happened, as far as was told."""
-
-    kind: EventKind
-    at: datetime
-    detail: str | None
+    def count(self, kind: EventKind, *, machines: bool = False) -> int:
+        """Events of a kind, by people or by machines."""
+        return sum(event.kind is kind and (event.machine is not None) is machines for event in self.events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +130,10 @@ def filled(draft: MailDraft, found: Mapping[Ref, Version]) -> MailDraft:
 
 
 def prepare(draft: MailDraft, sender: Mailbox, account: Account, settings: Settings) -> Mail:
-    """Renders and checks the mail, so that nothing but SES can refuse it. Raises MailInvalid, ScheduleTooFar."""
+    """Renders and checks the mail, so that nothing but SES can refuse it. It is tracked where account and draft have it so; what
+    its domain and its readers say of that is known only once it is taken. Raises MailInvalid, ScheduleTooFar.
+    """
+    tracking = account.tracking & draft.tracking
     scheduled_at = draft.scheduled_at
     if scheduled_at is not None and scheduled_at > datetime.now(UTC) + SCHEDULE_MAX:
         raise ScheduleTooFar
@@ -156,8 +151,8 @@ def prepare(draft: MailDraft, sender: Mailbox, account: Account, settings: Setti
         "attachments": draft.attachments,
         "variables": draft.variables or {},
         "render": draft.variables is not None,
-        "track_opens": account.track_opens,
-        "track_clicks": account.track_clicks,
+        "track_opens": tracking.opens,
+        "track_clicks": tracking.clicks,
         "base_url": settings.public_url,
         "postal_address": account.postal_address,
     }
@@ -177,6 +172,8 @@ def prepare(draft: MailDraft, sender: Mailbox, account: Account, settings: Setti
         tags=[f"{name}={value}" for name, value in draft.tags.items()],
         # What is due is sent at once.
         scheduled_at=scheduled_at if scheduled_at is not None and scheduled_at > datetime.now(UTC) else None,
+        tracking=tracking,
+        remade=lambda kept: prepare(replace(draft, tracking=kept), sender, account, settings),
     )
 
 
@@ -248,6 +245,11 @@ async def mails_of(
     return [(row["first_seq"], mail) for row, mail in zip(rows, found, strict=True)]
 
 
+async def address_of(conn: Connection, account_id: int, stream_id: int, seq: int) -> str | None:
+    """The address that a mail went to; None where its records are gone, or its recipient was erased."""
+    return await traces.read_address(conn, account_id, stream_id, seq)
+
+
 async def count(conn: Connection, account_id: int, wanted: MailFilter) -> int:
     """How many there are; TOTAL_CAP + 1 stands for more."""
     return await mails.count(conn, account_id, wanted, TOTAL_CAP + 1)
@@ -281,15 +283,18 @@ def _found(row: Any, recipients: tuple[Recipient, ...]) -> FoundMail:
 
 def _recipient(fact: Any) -> Recipient:
     results = [Result(attempt, Outcome(outcome), _moment(at)) for attempt, outcome, at, _, _ in fact["results"]]
-    heard = [
-        Event(EventKind(kind), _moment(at or received_at), detail) for kind, received_at, at, detail in fact["events"]
-    ]
+    heard = judged(
+        [
+            Event(EventKind(kind), _moment(at or received_at), detail, machine)
+            for kind, received_at, at, detail, machine in fact["events"]
+        ]
+    )
     state = fold(
         [Claim(attempt, live) for attempt, live in fact["claims"]],
         results,
         [event.kind for event in heard],
         fact["now"],
-        heard_at=min((_moment(received_at) for _, received_at, _, _ in fact["events"]), default=None),
+        heard_at=min((_moment(received_at) for _, received_at, *_ in fact["events"]), default=None),
         permits=fact["permits"],
         cancelled=fact["cancelled"],
     )

@@ -215,7 +215,7 @@ async def read_round(conn: Connection, lease: LeasedShard, claimed: Round, list_
                     WHEN s.email_folded IS NOT NULL OR c.status IN ('bounced', 'complained') OR {LISTED_BY_SES}
                       THEN {Outcome.SKIPPED_SUPPRESSED}
                     WHEN c.status <> 'subscribed' OR {member} THEN {Outcome.SKIPPED_UNSUBSCRIBED} END)::smallint,
-              a.contact_id, a.email, c.name, c.first_name, c.last_name, c.custom_fields
+              a.contact_id, a.email, c.name, c.first_name, c.last_name, c.custom_fields, c.tracking
             FROM audience a
             LEFT JOIN contacts c ON c.id = a.contact_id AND c.account_id = a.account_id
             LEFT JOIN suppressions s ON s.account_id = a.account_id AND s.email_folded = lower(a.email)

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from mailrail.accounts.model import Account
+from mailrail.accounts.model import UNTRACKED, Account, Tracking
 from mailrail.addresses import domain_of
 from mailrail.bus import outbox
 from mailrail.bus.messages import ShardsReadyV1
@@ -16,6 +16,7 @@ from mailrail.domains.model import SenderNotVerified
 from mailrail.domains.service import covering_domains
 from mailrail.emails import desk_store, keys
 from mailrail.emails.desk_store import SHARD_SIZE, Placed, Standing
+from mailrail.emails.mail import Mail
 from mailrail.emails.model import SendingHeld
 from mailrail.emails.submission import Shard, Submission, Written
 from mailrail.errors import MailrailError
@@ -48,6 +49,7 @@ class Taking:
         await self._refuse_unverified(conn, standing)
         if not self.batch:
             return
+        self._track_less(standing)
         await self._open_shards(conn)
         await self._hold(conn)
         self._place()
@@ -107,6 +109,13 @@ class Taking:
         for each in refused:
             self.batch.remove(each)
             each.fail(error)
+
+    # —— what may be known of it ——
+
+    def _track_less(self, standing: Standing) -> None:
+        """Of mail whose domain or whose readers do not want it: one who does not decides for all who get the same mail."""
+        for each in self.batch:
+            each.mails = [mail.within(_allowed(mail, standing)) for mail in each.mails]
 
     # —— room for its numbers ——
 
@@ -196,6 +205,14 @@ class Taking:
             await desk_store.insert_first_permits(conn, leased, left)
             if any(item.mail.scheduled_at is None for item in left):
                 await outbox.append(conn, ShardsReadyV1(written.stream_id, leased.shard))
+
+
+def _allowed(mail: Mail, standing: Standing) -> Tracking:
+    """The domain decides that signs for the mail, the longest that is verified; everybody decides for himself."""
+    if any(address.lower() in standing.untracked for _, address in mail.addresses):
+        return UNTRACKED
+    signs = max(standing.verified_domains & set(covering_domains(domain_of(mail.sender))), key=len, default="")
+    return Tracking(opens=signs not in standing.without_opens, clicks=signs not in standing.without_clicks)
 
 
 async def open_numbers(

@@ -41,6 +41,17 @@ class Trace:
     email: str
 
 
+async def read_address(conn: Connection, account_id: int, stream_id: int, seq: int) -> str | None:
+    """The address that one copy went to, unless it was erased."""
+    email: str | None = await conn.fetchval(
+        "SELECT email FROM audience WHERE account_id = $1 AND stream_id = $2 AND seq = $3 AND email_hash IS NULL",
+        account_id,
+        stream_id,
+        seq,
+    )
+    return email
+
+
 async def read_streams(conn: Connection, account_id: int, after_id: int, most: int) -> list[int]:
     """The account's streams behind one, in order."""
     rows = await conn.fetch(

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from mailrail import failpoints
 from mailrail._core import Codec, parse_events
 from mailrail.campaigns import store as campaigns
+from mailrail.campaigns import storms
 from mailrail.campaigns.reputation import judge_and_pause
 from mailrail.cancellation import is_cancelled
 from mailrail.config import Settings
@@ -35,8 +36,9 @@ async def apply_once(conn: Connection, codec: Codec, settings: Settings, count_l
     """Applies one batch in one transaction; False when so few waited that it is worth gathering more first. `count_lag` is told how
     long events were under way from SES to here.
     """
-    lags: list[tuple[float, int]] = []
     tallies: list[Tally] = []
+    lags: list[tuple[float, int]] = []
+    stormy: dict[int, int] = {}
     with contextlib.ExitStack() as under_way:
         async with conn.transaction():
             await store.prepare_staging(conn)
@@ -44,22 +46,24 @@ async def apply_once(conn: Connection, codec: Codec, settings: Settings, count_l
             if taken:
                 under_way.enter_context(failpoints.span("event", rows=taken))
                 failpoints.hit("apply.taken", rows=taken)
-                tallies, lags = await _apply_taken(conn, codec, settings)
+                tallies, stormy = await _apply_taken(conn, codec, settings)
+                lags = await store.read_lags(conn)
                 failpoints.hit("apply.inserted", rows=taken)
         if taken:
             failpoints.hit("apply.committed", rows=taken)
+            if troubled := [one.account_id for one in tallies if one.is_trouble]:
+                await judge_and_pause(conn, troubled, settings)
+            await storms.stop(conn, stormy)
     for seconds, events in lags:
         count_lag(seconds, events)
-    if troubled := [one.account_id for one in tallies if one.is_trouble]:
-        await judge_and_pause(conn, troubled, settings)
     return taken >= WORTHWHILE_BATCH
 
 
-async def _apply_taken(
-    conn: Connection, codec: Codec, settings: Settings
-) -> tuple[list[Tally], list[tuple[float, int]]]:
+async def _apply_taken(conn: Connection, codec: Codec, settings: Settings) -> tuple[list[Tally], dict[int, int]]:
     parsed = await asyncio.to_thread(parse_events, codec, await store.read_taken(conn))
     await store.stage(conn, parsed.events, parsed.parked)
+    # What is new is told by what is not yet among the events.
+    stormy = await storms.count(conn, await store.count_rendering_failures(conn))
     tallies = await store.insert_events(conn)
     await store.note_canaries(conn)
     await store.suppress_addresses(conn)
@@ -68,10 +72,10 @@ async def _apply_taken(
     if parsed.parked_count:
         log.warning("applier: parked %d notifications; `mailrail events parked` says what and why", parsed.parked_count)
         await store.park_notifications(conn)
+    await reputation.count(conn, tallies)
     if parsed.event_count:
         await store.note_heard(conn)
-    await reputation.count(conn, tallies)
-    return tallies, await store.read_lags(conn)
+    return tallies, stormy
 
 
 async def judge_soft_bounces(conn: Connection, softly: int, settings: Settings) -> None:

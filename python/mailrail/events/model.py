@@ -37,6 +37,26 @@ class QueueDepth:
     dead: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Mail was accepted at `since`, of that stream, and no event has come since; `wants_canary` where none is under way."""
+
+    since: datetime
+    stream_id: int
+    wants_canary: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What the watch and the applier know of the way of events; `dead` are messages in its dead-letter queue."""
+
+    heard_at: datetime | None
+    silent_since: datetime | None
+    canary_at: datetime | None
+    parked: int
+    dead: int
+
+
 def storable(text: str) -> str:
     """The text as PostgreSQL can hold it: without NUL, for which JSON has no use, and without halves of characters."""
     return text.encode(errors="replace").decode().replace("\0", "")

@@ -4,6 +4,8 @@ and one commit, so the database sees batches however many connections SNS opens.
 
 import asyncio
 import logging
+import time
+from collections import Counter, deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +31,9 @@ BATCH_MAX = 500
 ENVELOPE_MAX_AGE_S = 3600
 CERTIFICATE_MAX_BYTES = 64 * 1024
 FETCH_TIMEOUT = aiohttp.ClientTimeout(total=5)
+# So many certificates may be fetched in so many seconds.
+FETCHES_MAX = 10
+FETCHES_PERIOD_S = 60.0
 
 
 class CertificateUnusable(Exception):
@@ -45,6 +50,7 @@ class Intake:
         self._authorities = _read_certificates(settings.sns_ca_file)
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._arrived = asyncio.Event()
+        self._fetched_at: deque[float] = deque()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -83,8 +89,11 @@ class Intake:
         failpoints.hit("intake.verified", rows=len(batch))
         notifications, others = [], []
         for envelope, (_, done) in zip(envelopes, batch, strict=True):
-            if envelope.status != "ok":
-                log.warning("intake: refused (%s)", envelope.reason or "no certificate")
+            if envelope.status == "need_certificate":
+                # It may be genuine, and SNS would not send it again after a refusal.
+                _finish(done, IntakeUnavailable())
+            elif envelope.status != "ok":
+                log.warning("intake: refused (%s)", envelope.reason)
                 _finish(done, NotificationRefused())
             elif envelope.type == "Notification":
                 notifications.append((envelope, done))
@@ -96,15 +105,29 @@ class Intake:
 
     async def _verify(self, bodies: list[bytes]) -> list[Envelope]:
         envelopes = await asyncio.to_thread(self._verifier.verify, bodies)
-        wanted = {e.certificate_url for e in envelopes if e.status == "need_certificate" and e.certificate_url}
+        wanted = Counter(e.certificate_url for e in envelopes if e.status == "need_certificate" and e.certificate_url)
         if not wanted:
             return envelopes
-        for url in wanted:
+        # What most of them name first: that is Amazon's, as far as anybody here can tell.
+        for url, _ in wanted.most_common():
+            if not self._may_fetch():
+                log.warning("intake: too many signing certificates are asked for; the rest has to wait")
+                break
             try:
                 self._verifier.add_certificate_key(url, await self._fetch_key(url))
             except (CertificateUnusable, aiohttp.ClientError, TimeoutError) as error:
                 log.warning("intake: signing certificate unusable (%s)", str(error) or type(error).__name__)
         return await asyncio.to_thread(self._verifier.verify, bodies)
+
+    def _may_fetch(self) -> bool:
+        """Amazon has one certificate at a time. Who knows our topic can name others, and shall not make us fetch them all."""
+        now = time.monotonic()
+        while self._fetched_at and self._fetched_at[0] <= now - FETCHES_PERIOD_S:
+            self._fetched_at.popleft()
+        if len(self._fetched_at) >= FETCHES_MAX:
+            return False
+        self._fetched_at.append(now)
+        return True
 
     async def _fetch_key(self, url: str) -> bytes:
         """The public key (SPKI, DER) of the certificate at `url`, whose host the verifier has approved."""

@@ -4,15 +4,23 @@ import io
 from collections.abc import Sequence
 from datetime import datetime
 
-from mailrail.db.pool import Connection
+from mailrail.db.pool import Connection, fetch_one
 from mailrail.emails.fold import FOLD_INTERVAL_S
-from mailrail.emails.model import EventKind
+from mailrail.emails.model import EventKind, Outcome
 from mailrail.emails.reconcile import CANARY_STREAM_ID
-from mailrail.events.model import PARKED_KEEP_DAYS, Notification, Parked, QueueDepth
+from mailrail.events.model import PARKED_KEEP_DAYS, Notification, Parked, Pipeline, QueueDepth, Silence
 from mailrail.reputation.model import Tally
 
 # One row a process and this long at most is written about events that came.
 HEARD_EVERY_S = 5.0
+
+# What SES tells of a mail that did not reach its mailbox.
+UNDELIVERED = (
+    EventKind.BOUNCE_PERMANENT,
+    EventKind.BOUNCE_TRANSIENT,
+    EventKind.REJECT,
+    EventKind.RENDERING_FAILURE,
+)
 
 
 async def insert_notifications(conn: Connection, notifications: Sequence[Notification]) -> int:
@@ -41,7 +49,8 @@ _STAGING = """
 CREATE TEMP TABLE IF NOT EXISTS taken (day date, message_id text) ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS incoming (
   notification_id bigint, stream_id bigint, seq integer, attempt smallint, kind smallint, dedupe bigint,
-  at timestamptz, address text, ses_message_id text, detail text) ON COMMIT DELETE ROWS;
+  at timestamptz, address text, ses_message_id text, detail text, machine text)
+  ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS unreadable (notification_id bigint, reason text) ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS soft (
   account_id bigint, stream_id bigint, seq integer, at timestamptz, detail text) ON COMMIT DELETE ROWS;
@@ -95,8 +104,8 @@ async def insert_events(conn: Connection) -> list[Tally]:
     """
     rows = await conn.fetch(
         """WITH added AS (
-             INSERT INTO events (stream_id, seq, kind, dedupe, account_id, attempt, at, ses_message_id, detail)
-             SELECT i.stream_id, i.seq, i.kind, i.dedupe, s.account_id, i.attempt, i.at, i.ses_message_id,
+             INSERT INTO events (stream_id, seq, kind, dedupe, account_id, attempt, at, ses_message_id, machine, detail)
+             SELECT i.stream_id, i.seq, i.kind, i.dedupe, s.account_id, i.attempt, i.at, i.ses_message_id, i.machine,
                -- Servers quote the address when they refuse it; an erased person's shall not come back by that.
                CASE WHEN i.detail IS NOT NULL AND s.account_id IN (SELECT account_id FROM erasures) AND EXISTS (
                       SELECT FROM audience a WHERE a.stream_id = i.stream_id AND a.seq = i.seq AND a.email_hash IS NOT NULL)
@@ -122,12 +131,41 @@ async def insert_events(conn: Connection) -> list[Tally]:
 
 
 async def note_canaries(conn: Connection) -> None:
-    """Canaries that came back: the way from SES to here is open."""
-    await conn.execute(
-        """UPDATE canaries c SET seen_at = clock_timestamp() FROM incoming i
-           WHERE i.stream_id = $1 AND c.id = i.seq AND c.seen_at IS NULL""",
+    """Canaries that came back: the way from SES to here is open. Of each is kept whether it was delivered, what hindered that,
+    and the event itself, which shows the headers.
+    """
+    delivered = await conn.fetch(
+        """UPDATE canaries c SET seen_at = coalesce(c.seen_at, clock_timestamp()), failure = coalesce(c.failure, heard.failure),
+             delivered_at = coalesce(c.delivered_at, CASE WHEN heard.notification_id IS NOT NULL THEN clock_timestamp() END)
+           FROM (SELECT seq, max(notification_id) FILTER (WHERE kind = $2) AS notification_id,
+                   max(coalesce(detail, 'no reason was given')) FILTER (WHERE kind = ANY($3::smallint[])) AS failure
+                 FROM incoming WHERE stream_id = $1 GROUP BY seq) heard
+           WHERE c.id = heard.seq RETURNING c.id, heard.notification_id""",
+        CANARY_STREAM_ID,
+        int(EventKind.DELIVERY),
+        [int(kind) for kind in UNDELIVERED],
+    )
+    for canary in delivered:
+        if canary["notification_id"] is not None:
+            await conn.execute(
+                """UPDATE canaries SET event = (SELECT n.body FROM taken t JOIN notifications n USING (day, message_id)
+                                                WHERE n.id = $2) WHERE id = $1""",
+                canary["id"],
+                canary["notification_id"],
+            )
+
+
+async def count_rendering_failures(conn: Connection) -> dict[int, int]:
+    """How many mails of each stream SES could not render, as the staged events tell, less those that it has told before."""
+    rows = await conn.fetch(
+        """SELECT i.stream_id, count(DISTINCT i.seq)::integer AS failures FROM incoming i
+           WHERE i.kind = $1 AND i.stream_id <> $2
+             AND NOT EXISTS (SELECT FROM events e WHERE e.stream_id = i.stream_id AND e.seq = i.seq AND e.kind = i.kind)
+           GROUP BY i.stream_id ORDER BY i.stream_id""",
+        int(EventKind.RENDERING_FAILURE),
         CANARY_STREAM_ID,
     )
+    return {row["stream_id"]: row["failures"] for row in rows}
 
 
 async def suppress_addresses(conn: Connection) -> None:
@@ -145,24 +183,26 @@ async def suppress_addresses(conn: Connection) -> None:
            ), suppressed AS (
              INSERT INTO suppressions AS x (account_id, email_folded, reason, stream_id, seq, detail)
              SELECT account_id, email_folded, reason, stream_id, seq, detail FROM hit WHERE email_hash IS NULL
-             -- What refuses campaigns alone becomes what refuses all mail.
+             -- What refuses campaigns alone becomes what refuses all mail, and the weightier reason stays whichever came first.
              ON CONFLICT (account_id, email_folded) DO UPDATE SET reason = excluded.reason, stream_id = excluded.stream_id,
-               seq = excluded.seq, detail = excluded.detail WHERE x.reason = 'unsubscribe'
+                 seq = excluded.seq, detail = excluded.detail
+               WHERE x.reason IN ('unsubscribe', 'soft_bounces') OR (x.reason = 'bounce' AND excluded.reason = 'complaint')
            ), settled AS (
              DELETE FROM soft_bounces b USING hit WHERE b.account_id = hit.account_id AND b.email_folded = hit.email_folded
            ), erased AS (
              INSERT INTO suppression_hashes AS x (account_id, email_hash, reason, created_at)
              SELECT account_id, email_hash, reason, now() FROM hit WHERE email_hash IS NOT NULL
-             ON CONFLICT (account_id, email_hash) DO UPDATE SET reason = excluded.reason WHERE x.reason = 'unsubscribe'
+             ON CONFLICT (account_id, email_hash) DO UPDATE SET reason = excluded.reason
+               WHERE x.reason IN ('unsubscribe', 'soft_bounces') OR (x.reason = 'bounce' AND excluded.reason = 'complaint')
            ), complained AS (
              INSERT INTO consents (account_id, contact_id, status, source, at)
              SELECT c.account_id, c.id, 'unsubscribed', 'complaint', now() FROM hit
              JOIN contacts c ON c.account_id = hit.account_id AND c.email_folded = hit.email_folded
-             WHERE hit.kind = $2 AND c.status IN ('subscribed', 'pending')
+             WHERE hit.kind = $2 AND c.status IN ('subscribed', 'pending', 'bounced')
            )
            UPDATE contacts c SET status = CASE hit.kind WHEN $1 THEN 'bounced' ELSE 'complained' END, updated_at = now()
            FROM hit WHERE c.account_id = hit.account_id AND c.email_folded = hit.email_folded
-             AND c.status IN ('subscribed', 'pending')""",
+             AND (c.status IN ('subscribed', 'pending') OR c.status = 'bounced' AND hit.kind = $2)""",
         int(EventKind.BOUNCE_PERMANENT),
         int(EventKind.COMPLAINT),
         _NO_COMPLAINT,
@@ -206,6 +246,60 @@ async def read_lags(conn: Connection) -> list[tuple[float, int]]:
            FROM incoming WHERE at IS NOT NULL GROUP BY 1"""
     )
     return [(row["lag"], row["events"]) for row in rows]
+
+
+# —— whether events come at all ——————————————————————————————————————————————————————————————————————————————————————————
+
+# The first mail that SES accepted after the last event, long enough ago. Where events come there are hardly any claims to look at.
+_UNHEARD = f"""
+SELECT c.stream_id, r.at FROM claims c JOIN streams t USING (stream_id)
+CROSS JOIN LATERAL (
+  SELECT r.at FROM unnest(coalesce(c.seqs, ARRAY(SELECT generate_series(c.first_seq, c.last_seq)))) AS claimed(seq)
+  JOIN results r ON r.stream_id = c.stream_id AND r.seq = claimed.seq AND r.attempt = c.attempt
+    AND r.outcome = {Outcome.ACCEPTED} LIMIT 1
+) r
+WHERE c.claimed_at > greatest((SELECT heard_at FROM event_pipeline), clock_timestamp() - interval '1 day')
+  AND c.claimed_at <= clock_timestamp() - make_interval(secs => $1) AND NOT t.is_test
+ORDER BY c.claimed_at LIMIT 1
+"""
+
+
+async def look_for_silence(conn: Connection, interval_s: float, silence_s: float) -> Silence | None:
+    """Whether events are missing, if a look is due and nobody else has it; None where they come."""
+    taken = await conn.fetchval(
+        """UPDATE event_pipeline SET looked_at = clock_timestamp()
+           WHERE looked_at IS NULL OR looked_at <= clock_timestamp() - 0.9 * make_interval(secs => $1) RETURNING true""",
+        interval_s,
+    )
+    if not taken:
+        return None
+    unheard = await conn.fetchrow(_UNHEARD, silence_s)
+    since = None if unheard is None else unheard["at"]
+    # An event that came meanwhile has the last word.
+    silent = await conn.fetchval(
+        """UPDATE event_pipeline SET silent_since = $1::timestamptz
+           WHERE $1::timestamptz IS NULL OR heard_at IS NULL OR heard_at < $1::timestamptz RETURNING $1::timestamptz IS NOT NULL""",
+        since,
+    )
+    if unheard is None or not silent:
+        return None
+    wants: bool = await conn.fetchval(
+        "SELECT NOT EXISTS (SELECT FROM canaries WHERE sent_at > clock_timestamp() - make_interval(secs => $1))",
+        silence_s,
+    )
+    return Silence(unheard["at"], unheard["stream_id"], wants)
+
+
+async def read_pipeline(conn: Connection) -> Pipeline:
+    """For `mailrail doctor`."""
+    row = await fetch_one(
+        conn,
+        """SELECT heard_at, silent_since, (SELECT max(sent_at) FROM canaries WHERE seen_at IS NULL) AS canary_at,
+             (SELECT count(*) FROM parked_notifications)::integer AS parked,
+             (SELECT coalesce(sum(dead), 0) FROM event_queues WHERE read_at > clock_timestamp() - interval '10 minutes')::integer AS dead
+           FROM event_pipeline""",
+    )
+    return Pipeline(**row)
 
 
 # —— what could not be read —————————————————————————————————————————————————————————————————————————————————————————————

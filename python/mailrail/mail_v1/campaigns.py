@@ -1,6 +1,5 @@
 """/v1/mail/campaigns."""
 
-from dataclasses import asdict
 from typing import TypedDict
 
 from sanic.response import HTTPResponse
@@ -11,8 +10,13 @@ from mailrail.campaigns.answers import (
     CostAnswer,
     ProgressAnswer,
     SenderAnswer,
+    TrackingAnswer,
+    WireAnswer,
     cost,
     estimated_micros,
+    shown_delivery,
+    shown_progress,
+    shown_tracking,
     written_audience,
 )
 from mailrail.campaigns.form import read_launch
@@ -72,7 +76,9 @@ _Sending = TypedDict(
         "from": SenderAnswer | None,
         "replyTo": list[str],
         "audience": AudienceAnswer,
+        "tracking": TrackingAnswer,
         "content": ContentAnswer,
+        "delivery": WireAnswer | None,
         "reason": str | None,
         "sentAt": str | None,
         "submittedAt": str | None,
@@ -86,7 +92,7 @@ class MailCampaignDetailAnswer(MailCampaignAnswer, _Sending):
 
 
 class CampaignStatsAnswer(ProgressAnswer):
-    """How far a send is: recipients = delivered + bounced + failed + skipped + open; the rest counts across them."""
+    """How far a send is, by counts of recipients and by rates."""
 
     id: str
 
@@ -202,7 +208,7 @@ async def stats(request: Request, campaign_id: str) -> HTTPResponse:
     async with request.transaction() as conn:
         campaign = await service.get(conn, account_id, ctx.ids.find(Kind.CAMPAIGN, campaign_id))
         progress = await service.progress(conn, campaign)
-    return answer({"id": ctx.ids.encode(Kind.CAMPAIGN, campaign.id), **asdict(progress)})
+    return answer({"id": ctx.ids.encode(Kind.CAMPAIGN, campaign.id), **shown_progress(progress)})
 
 
 def _shown(campaign: Campaign, audience_count: int, request: Request) -> MailCampaignAnswer:
@@ -230,7 +236,9 @@ def _shown_sending(campaign: Campaign, ids: Ids) -> _Sending:
         "from": None if campaign.from_email is None else {"name": campaign.from_name, "email": campaign.from_email},
         "replyTo": campaign.reply_to,
         "audience": written_audience(campaign.audience, ids),
+        "tracking": shown_tracking(campaign.tracking),
         "content": {"html": campaign.html, "text": campaign.text},
+        "delivery": shown_delivery(campaign),
         "reason": campaign.reason,
         "sentAt": shown_time_or_none(campaign.sent_at),
         "submittedAt": shown_time_or_none(campaign.submitted_at),

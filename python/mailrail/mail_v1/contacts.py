@@ -34,6 +34,7 @@ class MailContactAnswer(TypedDict):
     lastName: str | None
     tags: list[str]
     customFields: dict[str, Any]
+    tracking: bool
     status: str
     createdAt: str
 
@@ -99,6 +100,7 @@ def _shown(contact: Contact, ids: Ids) -> MailContactAnswer:
         "lastName": contact.last_name,
         "tags": contact.tags,
         "customFields": contact.custom_fields,
+        "tracking": contact.tracking,
         "status": contact.status,
         "createdAt": shown_time(contact.created_at),
     }

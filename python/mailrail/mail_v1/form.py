@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mailrail.accounts.form import read_tracking
 from mailrail.campaigns import form
 from mailrail.campaigns.model import Campaign, CampaignDraft
 from mailrail.ids import Ids
@@ -27,6 +28,7 @@ def read_draft(fields: Fields, ids: Ids) -> CampaignDraft:
         from_email=from_email,
         reply_to=fields.addresses("replyTo", form.REPLY_TO_MAX),
         audience=form.read_audience(fields.nested("audience"), ids),
+        tracking=read_tracking(fields),
         scheduled_at=fields.moment("scheduledAt"),
     )
 

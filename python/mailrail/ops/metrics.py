@@ -136,6 +136,8 @@ class Metrics:
         self.requests = Counter(
             "mailrail_http_requests", "Answered requests.", ["method", "route", "status"], registry=self.registry
         )
+        # Finding a counter by its labels costs more than counting.
+        self._by_request: dict[tuple[str, str, int], Counter] = {}
         self.emails = Counter(
             "mailrail_emails", "Outcomes of attempts, by this process.", ["outcome"], registry=self.registry
         )
@@ -157,6 +159,14 @@ class Metrics:
         """So many events were under way for so long."""
         for _ in range(events):
             self.event_lag.observe(max(0.0, seconds))
+
+    def count_request(self, method: str, route: str, status: int) -> None:
+        """One answer."""
+        key = (method, route, status)
+        counter = self._by_request.get(key)
+        if counter is None:
+            counter = self._by_request[key] = self.requests.labels(*key)
+        counter.inc()
 
     def count_webhooks(self, outcome: str) -> None:
         """One attempt."""

@@ -1,118 +1,32 @@
-"""…/campaigns/:id/preview, …/test and …/dry-run, in both dialects."""
-
-from typing import TypedDict
+"""…/campaigns/:id/preview, …/test, …/dry-run and …/preflight, in both dialects."""
 
 import orjson
 from sanic.response import HTTPResponse
 
 from mailrail.campaigns import service as campaigns
-from mailrail.campaigns.answers import SenderAnswer
-from mailrail.campaigns.model import CampaignNotFound
+from mailrail.campaigns.model import AlreadySent, CampaignNotFound, CampaignStateWrong
 from mailrail.contacts.model import ContactNotFound
 from mailrail.emails.answers import BatchAnswer, batch_answer
 from mailrail.emails.keys import Replayed
 from mailrail.emails.routes import ACCEPT_ERRORS, accept, answer_batch, kept, read_key
-from mailrail.ids import Ids, Kind
+from mailrail.ids import Kind
 from mailrail.rehearsals import form, service
-from mailrail.rehearsals.model import DryRun, Preview
+from mailrail.rehearsals import preflight as checklist
+from mailrail.rehearsals.answers import (
+    DryRunAnswer,
+    PreflightAnswer,
+    PreviewAnswer,
+    shown_dry_run,
+    shown_preflight,
+    shown_preview,
+)
 from mailrail.templates.model import TemplateInvalid
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
 from mailrail.web.fields import Fields
 from mailrail.web.openapi import PER_RECIPIENT, Query, operation
-from mailrail.web.values import shown_time_or_none, shown_usd
-
-
-class ReaderAnswer(TypedDict):
-    """For whom a mail was rendered; `id` is null for a made-up reader."""
-
-    id: str | None
-    email: str
-
-
-PreviewAnswer = TypedDict(
-    "PreviewAnswer",
-    {
-        "id": str,
-        "subject": str,
-        "html": str,
-        "text": str,
-        "from": SenderAnswer | None,
-        "replyTo": list[str],
-        "contact": ReaderAnswer,
-        "unresolved": list[str],
-        "warnings": list[str],
-    },
-)
-
-
-class ReachAnswer(TypedDict):
-    """Whom an audience matches: matched = recipients + all that is skipped, which stands by reason."""
-
-    matched: int
-    recipients: int
-    skipped: dict[str, int]
-
-
-class RehearsedPriceAnswer(TypedDict):
-    """What a send would set aside, in dollars and exactly."""
-
-    estimated: float
-    estimatedMicros: int
-    perRecipientMicros: int
-    currency: str
-
-
-class RehearsedWalletAnswer(TypedDict):
-    """What is there to pay with, and what would be left; the month's cap leaves null where there is none."""
-
-    available: float
-    availableMicros: int
-    leftMicros: int
-    monthlyCapLeftMicros: int | None
-
-
-class RehearsedSenderAnswer(TypedDict):
-    """Who the mail would be from; without an address there is nobody who may send."""
-
-    name: str | None
-    email: str | None
-    verified: bool
-
-
-class RehearsedSizeAnswer(TypedDict):
-    """How much would be sent: a mail to a made-up reader, and all of them. Null where it cannot be rendered for one."""
-
-    mailBytes: int | None
-    totalBytes: int | None
-
-
-class ProblemAnswer(TypedDict):
-    """Why a launch would be refused, as its error would say."""
-
-    code: str
-    message: str
-    param: str | None
-
-
-DryRunAnswer = TypedDict(
-    "DryRunAnswer",
-    {
-        "id": str,
-        "status": str,
-        "ready": bool,
-        "problems": list[ProblemAnswer],
-        "warnings": list[str],
-        "audience": ReachAnswer,
-        "price": RehearsedPriceAnswer,
-        "wallet": RehearsedWalletAnswer,
-        "enough": bool,
-        "finishAt": str | None,
-        "from": RehearsedSenderAnswer,
-        "size": RehearsedSizeAnswer,
-    },
-)
+from mailrail.web.query import read_flag
 
 
 @operation(
@@ -177,7 +91,35 @@ async def dry_run(request: Request, campaign_id: str) -> HTTPResponse:
     async with request.transaction() as conn:
         number = ctx.ids.find(Kind.CAMPAIGN, campaign_id)
         found = await service.dry_run(conn, request.ctx.account, number, limits, ctx.settings)
-    return answer(dict(_shown_dry_run(found, ctx.ids)))
+    return answer(dict(shown_dry_run(found, ctx.ids)))
+
+
+@operation(
+    answers={200: PreflightAnswer},
+    query=(Query("links", "`false` visits no link.", {"type": "boolean", "default": True}),),
+    raises=(CampaignNotFound, CampaignStateWrong, AlreadySent),
+)
+async def preflight(request: Request, campaign_id: str) -> HTTPResponse:
+    """GET …/campaigns/:id/preflight: checks a campaign that has not started, and says what to mend before it does.
+
+    It looks at the sender and what DNS says of it, at whom it reaches, variables that nobody fills in, links that lead
+    nowhere, the size for real recipients, what it costs and when it would be through. Takes up to 12 seconds, most of them for the links: those for which there was no time are told.
+    """
+    ctx = request.app.ctx
+    visits_links = read_flag(request, "links", default=True)
+    # Before the transaction: it takes a connection of its own.
+    limits = await ctx.mailroom.limiter.look()
+    number = ctx.ids.find(Kind.CAMPAIGN, campaign_id)
+    found = await checklist.preflight(
+        request.transaction,
+        request.ctx.account,
+        number,
+        limits,
+        ctx.link_checker,
+        ctx.settings,
+        visits_links=visits_links,
+    )
+    return answer(dict(shown_preflight(found, ctx.ids)))
 
 
 async def _preview(request: Request, campaign_id: str, fields: Fields) -> HTTPResponse:
@@ -187,51 +129,4 @@ async def _preview(request: Request, campaign_id: str, fields: Fields) -> HTTPRe
     async with request.transaction() as conn:
         number = ctx.ids.find(Kind.CAMPAIGN, campaign_id)
         found = await service.preview(conn, request.ctx.account, number, cast, ctx.settings)
-    return answer(dict(_shown_preview(found, ctx.ids)))
-
-
-def _shown_preview(found: Preview, ids: Ids) -> PreviewAnswer:
-    return {
-        "id": ids.encode(Kind.CAMPAIGN, found.campaign.id),
-        "subject": found.rendered.subject,
-        "html": found.rendered.html,
-        "text": found.rendered.text,
-        "from": found.sender and {"name": found.sender[0], "email": found.sender[1]},
-        "replyTo": found.campaign.reply_to,
-        "contact": {"id": ids.encode_optional(Kind.CONTACT, found.reader.contact_id), "email": found.reader.email},
-        "unresolved": found.unresolved,
-        "warnings": found.warnings,
-    }
-
-
-def _shown_dry_run(found: DryRun, ids: Ids) -> DryRunAnswer:
-    name, email = found.sender or (found.campaign.from_name, found.campaign.from_email)
-    total = None if found.mail_bytes is None else found.mail_bytes * found.reach.recipients
-    return {
-        "id": ids.encode(Kind.CAMPAIGN, found.campaign.id),
-        "status": found.campaign.status.shown,
-        "ready": not found.problems,
-        "problems": [{"code": one.code, "message": str(one), "param": one.param} for one in found.problems],
-        "warnings": found.warnings,
-        "audience": {
-            "matched": found.reach.matched,
-            "recipients": found.reach.recipients,
-            "skipped": dict(found.reach.skipped),
-        },
-        "price": {
-            "estimated": shown_usd(found.cost_micros),
-            "estimatedMicros": found.cost_micros,
-            "perRecipientMicros": found.price_micros,
-            "currency": "USD",
-        },
-        "wallet": {
-            "available": shown_usd(found.available_micros),
-            "availableMicros": found.available_micros,
-            "leftMicros": found.available_micros - found.cost_micros,
-            "monthlyCapLeftMicros": found.cap_left_micros,
-        },
-        "enough": found.is_affordable,
-        "finishAt": shown_time_or_none(found.finish_at),
-        "from": {"name": name, "email": email, "verified": found.sender is not None},
-        "size": {"mailBytes": found.mail_bytes, "totalBytes": total},
-    }
+    return answer(dict(shown_preview(found, ctx.ids)))

@@ -196,7 +196,7 @@ async def _try_out(conn: Connection, account: Account, campaign: Campaign, setti
     html_bytes = len(rendered.html.encode())
     if html_bytes > HTML_SHOWN_MAX_BYTES:
         warnings.append(
-            f"The HTML has {html_bytes // 1024} KB. Gmail shows the first {HTML_SHOWN_MAX_BYTES // 1024} only."
+            f"The HTML has {html_bytes // 1000} KB. Gmail shows the first {HTML_SHOWN_MAX_BYTES // 1000} only."
         )
     if account.postal_address is None:
         warnings.append("The account has no postalAddress, which the law of many countries wants in such mail.")

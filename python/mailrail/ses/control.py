@@ -7,15 +7,11 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
-
-from botocore.exceptions import BotoCoreError, ClientError
+from typing import Any
 
 from mailrail.config import Settings, sends_to_aws
 from mailrail.errors import MailrailError
-from mailrail.ses.clients import client, session
-
-Answer = TypeVar("Answer")
+from mailrail.ses.clients import NO_CREDENTIALS, Answer, AwsError, ask, session
 
 # Entries of SES's suppression list in one answer.
 SUPPRESSED_PAGE = 1000
@@ -45,22 +41,26 @@ class SesAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class DnsRecord:
-    """A record that the owner of a domain has to publish."""
+class DkimRecord:
+    """A CNAME that the owner of a domain has to publish."""
 
-    type: str
     name: str
-    value: str
+    target: str
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """GetEmailIdentity: whether SES sends from it, the state of its DKIM, and what DNS has to say."""
+    """GetEmailIdentity: whether SES sends from it, the state of its DKIM and what DNS has to say for it (nothing that SES could
+    tell, where it signs with a key of the operator's own), the state of its MAIL FROM, and what stopped SES last.
+    """
 
     name: str
     verified: bool
     dkim_status: str
-    records: tuple[DnsRecord, ...]
+    dkim_records: tuple[DkimRecord, ...]
+    mail_from: str | None = None
+    mail_from_status: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +81,6 @@ class Keys:
     session_token: str | None = field(repr=False)
 
 
-# What a refresh of credentials raises beside botocore's own errors: STS refuses, or gives what has expired already.
-_NO_CREDENTIALS = (BotoCoreError, ClientError, RuntimeError)
-
-
 async def keys(settings: Settings) -> Keys:
     """The keys that hold now: the settings' own for an endpoint that they name, else what the SDK's chain finds (environment,
     files, role of the container or the machine). Raises ControlError.
@@ -94,7 +90,7 @@ async def keys(settings: Settings) -> Keys:
     try:
         found = await asyncio.to_thread(lambda: session(settings).get_credentials())
         frozen = await asyncio.to_thread(found.get_frozen_credentials) if found else None
-    except _NO_CREDENTIALS as error:
+    except NO_CREDENTIALS as error:
         raise ControlError(f"the AWS credentials cannot be had ({type(error).__name__})") from error
     if frozen is None:
         raise ControlError(
@@ -146,26 +142,44 @@ async def lift_suppressed(settings: Settings, email: str) -> None:
         await _call(settings, lambda ses: ses.delete_suppressed_destination(EmailAddress=email))
 
 
+async def set_mail_from(settings: Settings, name: str, mail_from: str | None) -> None:
+    """Whose name stands in MAIL FROM; None is Amazon's. While its records are not there SES uses Amazon's, and mail goes on.
+
+    Raises IdentityUnknown, ControlError.
+    """
+    asked = {"BehaviorOnMxFailure": "USE_DEFAULT_VALUE", **({"MailFromDomain": mail_from} if mail_from else {})}
+    await _call(settings, lambda ses: ses.put_email_identity_mail_from_attributes(EmailIdentity=name, **asked))
+
+
+async def look_again(settings: Settings, name: str) -> None:
+    """Sets Easy DKIM up once more, so that SES looks for the records again after it gave up. Raises IdentityUnknown,
+    ControlError.
+    """
+    asked = {"SigningAttributesOrigin": "AWS_SES"}
+    await _call(settings, lambda ses: ses.put_email_identity_dkim_signing_attributes(EmailIdentity=name, **asked))
+
+
 def read_identity(name: str, answer: dict[str, Any]) -> Identity:
     """An answer about an identity. The zone of the DKIM records is SES's to say: it differs by region."""
-    dkim = answer.get("DkimAttributes", {})
+    dkim, mail_from = answer.get("DkimAttributes", {}), answer.get("MailFromAttributes", {})
     zone = dkim.get("SigningHostedZone", "dkim.amazonses.com")
-    records = tuple(
-        DnsRecord("CNAME", f"{token}._domainkey.{name}", f"{token}.{zone}") for token in dkim.get("Tokens", ())
-    )
+    tokens = () if dkim.get("SigningAttributesOrigin") == "EXTERNAL" else dkim.get("Tokens", ())
     return Identity(
-        name, bool(answer.get("VerifiedForSendingStatus", False)), str(dkim.get("Status", "NOT_STARTED")), records
+        name=name,
+        verified=bool(answer.get("VerifiedForSendingStatus", False)),
+        dkim_status=str(dkim.get("Status", "NOT_STARTED")),
+        dkim_records=tuple(DkimRecord(f"{token}._domainkey.{name}", f"{token}.{zone}") for token in tokens),
+        mail_from=mail_from.get("MailFromDomain") or None,
+        mail_from_status=mail_from.get("MailFromDomainStatus"),
+        error=answer.get("VerificationInfo", {}).get("ErrorType"),
     )
 
 
 async def _call(settings: Settings, call: Callable[[Any], Answer]) -> Answer:
-    """One call in a thread; the SDK's errors as ours."""
+    """One call to SES; what may go wrong in the words of this module."""
     try:
-        return await asyncio.to_thread(lambda: call(client(settings, "sesv2")))
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "an unnamed error")
-        if code == "NotFoundException":
+        return await ask(settings, "sesv2", call)
+    except AwsError as error:
+        if error.reason == "NotFoundException":
             raise IdentityUnknown from error
-        raise ControlError(f"SES answered {code}.") from error
-    except (*_NO_CREDENTIALS, OSError) as error:
-        raise ControlError(f"SES did not answer ({type(error).__name__}).") from error
+        raise ControlError(str(error)) from error

@@ -1,10 +1,13 @@
-"""The row of `send_limits` that all processes share. Its lock puts their statements in order, its clock is the database's."""
+"""The row of `send_limits` that all processes share. Its lock puts their statements in order, its clock is the database's.
+And what a probe found out about the account that it is of.
+"""
 
 from dataclasses import dataclass, fields
 
 import asyncpg
 
 from mailrail.db.pool import Connection
+from mailrail.ses.answers import Answer, Question, Verdict
 from mailrail.ses.control import SesAccount
 from mailrail.ses.model import (
     BURST_S,
@@ -159,6 +162,44 @@ async def postpone_poll(conn: Connection, name: str, pause_s: float) -> None:
     await conn.execute(
         "UPDATE send_limits SET poll_at = clock_timestamp() + make_interval(secs => $2) WHERE name = $1", name, pause_s
     )
+
+
+async def read_max_send_rate(conn: Connection, name: str) -> float:
+    """The recipients a second that SES grants, 0 before it has said so."""
+    rate: float | None = await conn.fetchval("SELECT max_send_rate FROM send_limits WHERE name = $1", name)
+    return rate or 0.0
+
+
+# —— what a probe found out ————————————————————————————————————————————————————————————————————————————————————————————
+
+
+async def write_answer(conn: Connection, name: str, answer: Answer) -> None:
+    """In the place of an earlier answer to the question."""
+    await conn.execute(
+        """INSERT INTO ses_answers (name, question, answer, value, detail) VALUES ($1, $2, $3, $4, $5)
+           ON CONFLICT (name, question) DO UPDATE SET answer = excluded.answer, value = excluded.value,
+             detail = excluded.detail, asked_at = excluded.asked_at""",
+        name,
+        answer.question,
+        answer.verdict,
+        answer.value,
+        answer.detail,
+    )
+
+
+async def read_answers(conn: Connection, name: str) -> dict[Question, Answer]:
+    """All that was ever asked of this account and region; a question that a later version asks is passed over."""
+    rows = await conn.fetch(
+        "SELECT question, answer, value, detail, asked_at FROM ses_answers WHERE name = $1 AND question = ANY($2::text[])",
+        name,
+        list(Question),
+    )
+    return {
+        Question(row["question"]): Answer(
+            Question(row["question"]), Verdict(row["answer"]), row["detail"], row["value"], row["asked_at"]
+        )
+        for row in rows
+    }
 
 
 def _limits(row: asyncpg.Record) -> Limits:

@@ -1,6 +1,6 @@
 """Facts of tracking."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from mailrail.emails.model import EventKind
@@ -12,34 +12,19 @@ LINK_MAX = 2**31 - 1
 URL_CHARS = "!#$%&'()*+,/:;=?@[]~"
 
 
-@dataclass(frozen=True, slots=True)
-class Engagement:
-    """What a reader did with a mail. Two of a kind with the same `dedupe` are one."""
+# A tuple, since thousands are made a second.
+class Engagement(NamedTuple):
+    """What a reader did with a mail, or a machine in its place. Two of a kind with the same `dedupe` are one. `at_s` counts
+    seconds since 1970; None is now.
+    """
 
     stream_id: int
     seq: int
     kind: EventKind
     dedupe: int
     detail: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """What an unsubscribe token names. `list_id` is None for a mail that went to no list."""
-
-    account_id: int
-    contact_id: int
-    list_id: int | None
-    stream_id: int
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """Whose mail it is, in words for its reader."""
-
-    account: str
-    list: str | None
+    machine: str | None = None
+    at_s: float | None = None
 
 
 class LinkNotFound(MailrailError):
@@ -48,19 +33,21 @@ class LinkNotFound(MailrailError):
     code = "link_not_found"
 
 
-def opened(stream_id: int, seq: int, at_s: int) -> Engagement:
+def opened(stream_id: int, seq: int, at_s: float, machine: str | None = None) -> Engagement:
     """An open. Several within a second are one: a client fetches the picture as often as it likes."""
-    return Engagement(stream_id, seq, EventKind.OPEN, at_s, None)
+    dedupe = int(at_s)
+    return Engagement(stream_id, seq, EventKind.OPEN, dedupe if machine is None else ~dedupe, None, machine, at_s)
 
 
-def clicked(stream_id: int, seq: int, link: int, at_s: int) -> Engagement:
-    """A click on link `link`. Several on the same link within a second are one."""
-    return Engagement(stream_id, seq, EventKind.CLICK, at_s << 31 | link, str(link))
+def clicked(stream_id: int, seq: int, link: int, at_s: float, machine: str | None = None) -> Engagement:
+    """A click on link `link`. Several on the same link within a second are one; a machine's never stands for a person's."""
+    dedupe = int(at_s) << 31 | link
+    return Engagement(stream_id, seq, EventKind.CLICK, dedupe if machine is None else ~dedupe, str(link), machine, at_s)
 
 
-def unsubscribed(subscription: Subscription) -> Engagement:
+def unsubscribed(stream_id: int, seq: int) -> Engagement:
     """An unsubscription; a mail has one at the most."""
-    return Engagement(subscription.stream_id, subscription.seq, EventKind.UNSUBSCRIBE, 0, None)
+    return Engagement(stream_id, seq, EventKind.UNSUBSCRIBE, 0, None)
 
 
 def safe_location(url: str) -> str | None:

@@ -8,19 +8,13 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from mailrail.accounts import service as accounts
-from mailrail.accounts.model import AccountNotFound
-from mailrail.contacts import service as contacts
-from mailrail.contacts.consent import Consent
-from mailrail.db.pool import Pool, transaction
+from mailrail.db.pool import Connection, Pool
 from mailrail.emails.model import is_transactional
 from mailrail.tracking import store
 from mailrail.tracking.model import (
     LINK_MAX,
     Engagement,
     LinkNotFound,
-    Sender,
-    Subscription,
     safe_location,
     unsubscribed,
 )
@@ -131,23 +125,6 @@ class Links:
         return None if url is None else safe_location(url)
 
 
-async def sender(pool: Pool, subscription: Subscription) -> Sender | None:
-    """Whose mail the token was in; None where that account is gone."""
-    async with transaction(pool, subscription.account_id) as conn:
-        try:
-            account = await accounts.get(conn, subscription.account_id)
-        except AccountNotFound:
-            return None
-        if subscription.list_id is None:
-            return Sender(account.name, None)
-        return Sender(account.name, await contacts.list_name(conn, account.id, subscription.list_id))
-
-
-async def unsubscribe(pool: Pool, subscription: Subscription, consent: Consent, *, everything: bool) -> None:
-    """Takes the reader's word: off the list that the mail went to, or off everything. Doing it twice changes nothing. The
-    `consent` has what is known of the word: where it came from.
-    """
-    async with transaction(pool, subscription.account_id) as conn:
-        list_id = None if everything else subscription.list_id
-        await contacts.unsubscribe(conn, subscription.account_id, subscription.contact_id, list_id, consent)
-        await store.record(conn, [unsubscribed(subscription)])
+async def record_unsubscribed(conn: Connection, stream_id: int, seq: int) -> None:
+    """Counts a mail by which its reader unsubscribed, once, in the caller's transaction."""
+    await store.record(conn, [unsubscribed(stream_id, seq)])

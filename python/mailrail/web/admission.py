@@ -49,6 +49,12 @@ def stream_of(request: Request) -> Any:
     return request.stream
 
 
+def is_free(request: Request) -> bool:
+    """Whether nothing about the request is to be judged: it reached no route, or a public one without a body."""
+    route = request.route
+    return route is None or (route.ctx.access == PUBLIC and not stream_of(request).request_body)
+
+
 async def admit(request: Request) -> None:
     """Request middleware, for requests without body and handlers that stream theirs. Judges once; what reached no route goes
     on to its 404.

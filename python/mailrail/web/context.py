@@ -1,7 +1,7 @@
 """What a handler finds on the app and on its request."""
 
 import ipaddress
-import secrets
+import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from mailrail._core import Codec
     from mailrail.emails.mailroom import Mailroom
     from mailrail.events.service import Intake
+    from mailrail.rehearsals.link_checker import LinkChecker
     from mailrail.web.routes import Reference
 
 
 @dataclass
 class Context:
-    """`app.ctx`. What needs an event loop (pool, intake, mailroom) is there from the start of the server on."""
+    """`app.ctx`. What needs an event loop (pool, intake, mailroom, link checker) is there from the start of the server on."""
 
     settings: Settings
     codec: "Codec"
@@ -46,6 +47,7 @@ class Context:
     pool: Pool = field(init=False)
     intake: "Intake" = field(init=False)
     mailroom: "Mailroom" = field(init=False)
+    link_checker: "LinkChecker" = field(init=False)
 
     def __post_init__(self) -> None:
         """What derives from the settings."""
@@ -56,7 +58,8 @@ class Context:
 class RequestContext(SimpleNamespace):
     """`request.ctx`. Routes with a scope have the caller whose key came with the request."""
 
-    request_id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
+    # Is to be told from others, and no secret.
+    request_id: str = field(default_factory=lambda: f"req_{random.getrandbits(96):024x}")
     # Whether admission has judged the request; Sanic would ask it again before it answers an error.
     is_judged: bool = False
     caller: Caller | None = None

@@ -35,6 +35,9 @@ th, td { padding: .3rem .75rem .3rem 0; text-align: left; vertical-align: top; b
 td:first-child { white-space: nowrap; }
 summary { cursor: pointer; padding: .25rem 0; }
 :focus-visible { outline: 3px solid #e8a400; outline-offset: 2px; }
+@media (max-width: 60rem) {
+  nav { max-height: 40vh; overflow-y: auto; border-bottom: 1px solid var(--line); }
+}
 @media (min-width: 60rem) {
   body { display: grid; grid-template-columns: 18rem 1fr; }
   nav { position: sticky; top: 0; height: 100vh; overflow-y: auto; border-right: 1px solid var(--line); }
@@ -103,11 +106,19 @@ def _twins(one_path: str, other_path: str, one: Json, other: Json) -> bool:
 def _navigation(of_noun: Mapping[str, list[Entry]]) -> str:
     groups = "".join(
         f'<h2><a href="#{noun}">{noun.capitalize()}</a></h2><ul>'
-        + "".join(f'<li><a href="#{one.anchor}">{escape(one.described["summary"])}</a></li>' for one in entries)
+        + "".join(
+            f'<li><a href="#{one.anchor}" title="{_places(one)}">{escape(one.described["summary"])}</a></li>'
+            for one in entries
+        )
         + "</ul>"
         for noun, entries in of_noun.items()
     )
     return f'<nav aria-label="Operations">{groups}</nav>'
+
+
+def _places(entry: Entry) -> str:
+    """What tells it from an operation that the other dialect describes in the same words."""
+    return escape(f"{entry.method.upper()} {', '.join(entry.paths)}")
 
 
 def _introduction(document: Json, title: str) -> str:
@@ -245,7 +256,7 @@ def _type(schema: Json) -> str:
         f"at most {schema['maxLength']} characters" if "maxLength" in schema else "",
         f"from {schema['minimum']}" if "minimum" in schema else "",
         f"to {schema['maximum']}" if "maximum" in schema else "",
-        f"default {schema['default']}" if "default" in schema else "",
+        f"default {json.dumps(schema['default'])}" if "default" in schema else "",
     ]
     return ", ".join(filter(None, (kind, *limits)))
 
@@ -267,7 +278,8 @@ def example_of(schema: Json) -> Any:
             return schema.get("minimum", 1)
         case "boolean":
             return True
-    return {"email": "user@example.com", "date-time": "2027-04-08T10:15:00Z"}.get(schema.get("format", ""), "…")
+    known = {"email": "user@example.com", "hostname": "news.example.com", "date-time": "2027-04-08T10:15:00Z"}
+    return known.get(schema.get("format", ""), "…")
 
 
 def _resolve(schema: Json, document: Json) -> Json:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from mailrail.addresses import ADDRESS_MAX_CHARS, parse_address, parse_mailbox
+from mailrail.addresses import ADDRESS_MAX_CHARS, DOMAIN_MAX_CHARS, parse_address, parse_domain, parse_mailbox
 from mailrail.errors import MailrailError
 
 # C0, C1, DEL and the two Unicode line breaks: none of them belongs into a header, a name or a tag.
@@ -148,6 +148,11 @@ class Fields:
             self.error(name, "field_missing", f"{self._name(name)} is required.")
             return ""
         return self.address(name) or ""
+
+    def domain(self, name: str) -> str | None:
+        """A domain name, in lower case and ASCII."""
+        value = self.text(name, DOMAIN_MAX_CHARS)
+        return None if value is None else self.parsed(name, parse_domain, value)
 
     def addresses(self, name: str, max_items: int) -> list[str]:
         """One address or a list of them, normalised, doubles dropped."""

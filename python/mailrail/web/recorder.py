@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from mailrail.addresses import ADDRESS_MAX_CHARS
+from mailrail.addresses import ADDRESS_MAX_CHARS, DOMAIN_MAX_CHARS
 from mailrail.ids import Ids
 from mailrail.web.fields import MAILBOX_MAX_CHARS, MAILBOX_NAME_MAX_CHARS, Fields, Value
 
@@ -103,6 +103,10 @@ class Recorder(Fields):
         self._properties[name] = ADDRESS
         self._required.append(name)
         return ""
+
+    def domain(self, name: str) -> str | None:
+        self._properties[name] = {"type": "string", "format": "hostname", "maxLength": DOMAIN_MAX_CHARS}
+        return None
 
     def addresses(self, name: str, max_items: int) -> list[str]:
         self._properties[name] = {"anyOf": [ADDRESS, array(ADDRESS, max_items)]}

@@ -24,7 +24,7 @@ from mailrail.webhooks.model import (
 
 _DELIVERY = "d.id, d.endpoint_id, d.message_id, d.type, d.status, d.attempts, d.due_at, d.created_at, d.ended_at"
 _ATTEMPT = "a.attempt, a.at, a.duration_ms, a.http_status, a.error, a.answer"
-_MESSAGE = "m.id, m.type, m.at, m.stream_id, m.seq, m.campaign_id, m.contact_id, m.list_id, m.facts"
+_MESSAGE = "m.id, m.type, m.at, m.stream_id, m.seq, m.campaign_id, m.contact_id, m.list_id, m.domain_id, m.facts"
 # A dispatcher that died gives up what it had after this time, which outlasts any request.
 _LEASE = "interval '60 seconds'"
 SWEEP_ROWS = 5000

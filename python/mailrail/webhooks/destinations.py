@@ -3,28 +3,17 @@
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from mailrail.addresses import DomainInvalid, parse_domain
 from mailrail.config import Settings, is_loopback, split_url
 from mailrail.errors import MailrailError
+from mailrail.outgoing import HTTPS_PORT, PORT_MIN, PRIVATE_NAMES, AddressPolicy, is_public
 
 URL_MAX_CHARS = 2048
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # RFC 3986, section 2: what may stand in a URL. Two parsers that see a blank, a backslash or a bracket may see two hosts.
 URL_CHARS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+", re.ASCII)
-PRIVATE_NAMES = (".internal", ".intranet", ".lan", ".corp", ".home", ".private", ".localdomain")
-HTTPS_PORT = 443
-# Below are the ports of other services, which an HTTP request may harm.
-PORT_MIN = 1024
-LOOPBACK: tuple[Network, ...] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
-# What Python of our oldest version still takes for global: the relays of 6to4 (RFC 7526), and protocols' own addresses.
-NOT_GLOBAL_V4 = tuple(map(ipaddress.IPv4Network, ("192.88.99.0/24", "192.0.0.0/24")))
-# Global unicast (RFC 4291) without what hides another address: Teredo and the like (2001::/23), documentation, 6to4.
-GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
-NOT_GLOBAL_V6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 
 
 class WebhookUrlInvalid(MailrailError):
@@ -35,21 +24,8 @@ class WebhookUrlInvalid(MailrailError):
 
 
 @dataclass(frozen=True, slots=True)
-class Destinations:
-    """The public internet, and what the operator lists beside it. In development, where the installation itself is reachable
-    from this machine only, this machine too, so that a newcomer can try.
-    """
-
-    networks: tuple[Network, ...] = ()
-    is_development: bool = False
-
-    def is_allowed(self, address: str) -> bool:
-        """Whether a connection to this address may be made: it is judged as it is about to be used, never by its name."""
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return _is_public(parsed) or self._is_listed(parsed)
+class Destinations(AddressPolicy):
+    """What webhooks may reach, and what their URLs may say."""
 
     def checked_url(self, text: str) -> str:
         """The URL with its host in lower case and ASCII. Raises WebhookUrlInvalid.
@@ -78,12 +54,9 @@ class Destinations:
         if self.is_development and is_loopback(host):
             return True
         try:
-            return self._is_listed(ipaddress.ip_address(host))
+            return self.is_listed(ipaddress.ip_address(host))
         except ValueError:
             return bool(self.networks) and _is_name(host) and host.endswith(PRIVATE_NAMES)
-
-    def _is_listed(self, address: Any) -> bool:
-        return any(address in network for network in (*self.networks, *(LOOPBACK if self.is_development else ())))
 
 
 def destinations(settings: Settings) -> Destinations:
@@ -99,7 +72,7 @@ def _public_host(host: str) -> str:
         address = ipaddress.ip_address(host)
     except ValueError:
         return _public_name(host)
-    if not _is_public(address):
+    if not is_public(address):
         raise WebhookUrlInvalid("A webhook's host must be reachable from everywhere, and this address is not.")
     return str(address)
 
@@ -120,15 +93,6 @@ def _is_name(host: str) -> bool:
         return parse_domain(host) == host
     except DomainInvalid:
         return False
-
-
-def _is_public(address: Any) -> bool:
-    if isinstance(address, ipaddress.IPv4Address):
-        is_listed = any(address in network for network in NOT_GLOBAL_V4)
-        return address.is_global and not address.is_multicast and not is_listed
-    # An interface's scope is of one machine.
-    is_listed = any(address in network for network in NOT_GLOBAL_V6)
-    return address in GLOBAL_V6 and not is_listed and address.scope_id is None
 
 
 def _rebuilt(parts: SplitResult, host: str) -> str:

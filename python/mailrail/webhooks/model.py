@@ -32,6 +32,9 @@ class EventType(StrEnum):
     CAMPAIGN_SENT = "campaign.sent"
     CAMPAIGN_COMPLETED = "campaign.completed"
     CONTACT_UNSUBSCRIBED = "contact.unsubscribed"
+    CONTACT_SUBSCRIBED = "contact.subscribed"
+    DOMAIN_VERIFIED = "domain.verified"
+    DOMAIN_FAILED = "domain.failed"
 
 
 EVENT_WORDS = (*map(str, EventType), EVERY_EVENT)
@@ -149,6 +152,7 @@ class Message:
     campaign_id: int | None
     contact_id: int | None
     list_id: int | None
+    domain_id: int | None
     facts: Mapping[str, Any]
 
 

@@ -40,7 +40,7 @@ def _data(message: Message, ids: Ids) -> dict[str, Any]:
             "tags": [_tag(text) for text in facts.get("tags", [])],
             "test": facts.get("test", False),
         }
-        data |= {name: facts[name] for name in ("bounceType", "reason", "link") if name in facts}
+        data |= {name: facts[name] for name in ("bounceType", "reason", "link", "machine") if name in facts}
     elif about == "campaign":
         data |= {
             "campaignId": ids.encode_optional(Kind.CAMPAIGN, message.campaign_id),
@@ -53,6 +53,8 @@ def _data(message: Message, ids: Ids) -> dict[str, Any]:
             "email": facts.get("email"),
             "listId": ids.encode_optional(Kind.LIST, message.list_id),
         }
+    elif about == "domain":
+        data |= {"domainId": ids.encode_optional(Kind.DOMAIN, message.domain_id), "domain": facts.get("domain")}
     elif message.type == TEST_TYPE:
         data["message"] = "This is a test. Nothing happened."
     return data | {"createdAt": shown_time(message.at)}

@@ -13,7 +13,7 @@ use crate::rules::{self, DestinationError, Recipients};
 use crate::send::{server_error, too_fast};
 use crate::state::{State, lock};
 use crate::stats::{CallCount, Mode, Operation};
-use crate::store::{Call, Content, Mail, message_id};
+use crate::store::{Call, Content, HeadersFate, Mail, message_id};
 use crate::suppression::Reason;
 use crate::template::Template;
 
@@ -89,7 +89,15 @@ impl Envelopes {
         rules::write_merged(tags.0, tags.1, "=", &mut self.text);
         let tags_end = self.text.len() as u32;
         let start = start as u32;
-        self.mails.push(Mail { start, destination_end, headers_end, tags_end, recipients, missing_slot: None });
+        self.mails.push(Mail {
+            start,
+            destination_end,
+            headers_end,
+            tags_end,
+            recipients,
+            missing_slot: None,
+            headers_fate: HeadersFate::default(),
+        });
         Ok(recipients)
     }
 
@@ -123,7 +131,8 @@ pub struct Acceptable<'a> {
 /// Keeps, counts and publishes a call. The error is ours: the accept log could not be written, and nothing is accepted.
 pub fn accept(state: &State, acceptable: Acceptable) -> Result<Arc<Call>, ApiError> {
     let (recipients, _) = acceptable.envelopes.recipients();
-    let Acceptable { sender, envelopes, .. } = acceptable;
+    let Acceptable { sender, mut envelopes, .. } = acceptable;
+    draw_fates(state, &mut envelopes.mails);
     let count = CallCount {
         operation: acceptable.operation,
         mode: acceptable.mode,
@@ -192,6 +201,24 @@ fn list_bad_addresses(state: &State, call: &Call) {
             if !address::is_simulator(address) {
                 list.note(address, reason, message_id(state.instance, number, call.at_ms));
             }
+        }
+    }
+}
+
+/// What happens to the headers of each mail.
+fn draw_fates(state: &State, mails: &mut [Mail]) {
+    let mut faults = lock(&state.faults);
+    if !faults.touches_headers() {
+        return;
+    }
+    for mail in mails.iter_mut() {
+        mail.headers_fate = faults.headers();
+    }
+    drop(faults);
+    let mut stats = lock(&state.stats);
+    for HeadersFate { is_reversed, is_unsigned } in mails.iter().map(|mail| mail.headers_fate) {
+        for name in [is_reversed.then_some("reorder_headers"), is_unsigned.then_some("unsigned_headers")] {
+            name.into_iter().for_each(|name| stats.fault(name));
         }
     }
 }

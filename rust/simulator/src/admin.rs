@@ -4,6 +4,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::api::{Answer, parameter, plain};
+use crate::clock;
 use crate::faults::{FaultDraw, Faults};
 use crate::state::{State, lock};
 use crate::store::Store;
@@ -32,6 +33,10 @@ pub fn answer(state: &State, method: &Method, path: &str, query: &str, body: &[u
         ("GET", "/_simulator/account") => ok(json!(state.account())),
         ("PUT", "/_simulator/account") => match state.change_account(body) {
             Ok(account) => ok(json!(account)),
+            Err(reason) => problem(StatusCode::BAD_REQUEST, &reason),
+        },
+        ("PUT", "/_simulator/identities") => match lock(&state.identities).steer(body, clock::now_ms()) {
+            Ok(steering) => ok(json!(steering)),
             Err(reason) => problem(StatusCode::BAD_REQUEST, &reason),
         },
         ("POST", "/_simulator/reset") => {

@@ -14,12 +14,13 @@ use serde_json::json;
 use crate::admin;
 use crate::clock;
 use crate::error::ApiError;
-use crate::identities::Identity;
-use crate::request::CreateIdentity;
+use crate::identities::{Identity, Status};
+use crate::request::{CreateIdentity, PutDkimSigning, PutMailFrom};
 use crate::rules::MAX_REQUEST_BYTES;
 use crate::send::{self, Ending};
 use crate::sigv4::{self, Signed, decode};
 use crate::sns;
+use crate::sqs;
 use crate::state::{State, lock};
 use crate::stats::Operation;
 
@@ -37,6 +38,8 @@ impl fmt::Display for NoAnswer {
 }
 
 impl std::error::Error for NoAnswer {}
+
+const IDENTITIES: &str = "/v2/email/identities/";
 
 /// Answers one request. The error closes the connection.
 pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Result<Answer, NoAnswer> {
@@ -56,18 +59,27 @@ pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Result<An
         return Ok(answer);
     }
     let signed = Signed { method: head.method.as_str(), path, query, headers: &head.headers, body: &body };
-    if let Err(error) = state.verifier.verify(&signed, clock::now_ms(), state.signature_max_age_ms()) {
+    let target = head.headers.get("x-amz-target").and_then(|value| value.to_str().ok());
+    let queue = state.options.event_queue.as_deref().zip(target);
+    let verifier = if queue.is_some() { &state.queue_verifier } else { &state.verifier };
+    if let Err(error) = verifier.verify(&signed, clock::now_ms(), state.signature_max_age_ms()) {
         if error.kind == sigv4::WRONG_TIME {
             lock(&state.stats).refused_for_age();
         }
         return Ok(error_answer(state, &error));
+    }
+    if let Some((name, target)) = queue {
+        return Ok(match sqs::answer(state, name, target, &body).await {
+            Ok(json) => finish(Response::builder().status(StatusCode::OK), json),
+            Err(error) => error_answer(state, &error),
+        });
     }
     let ending = match (head.method.as_str(), path) {
         ("POST", "/v2/email/outbound-bulk-emails") => send::send(state, Operation::SendBulkEmail, &body).await,
         ("POST", "/v2/email/outbound-emails") => send::send(state, Operation::SendEmail, &body).await,
         ("GET", "/v2/email/account") => Ending::Answer(Ok(account(state))),
         ("POST", "/v2/email/identities") => Ending::Answer(create_identity(state, &body)),
-        ("GET", _) if path.starts_with("/v2/email/identities/") => Ending::Answer(get_identity(state, path)),
+        (method, _) if path.starts_with(IDENTITIES) => Ending::Answer(of_identity(state, method, path, &body)),
         (_, "/v2/email/account/suppression" | "/v2/email/suppression/addresses") => {
             Ending::Answer(suppression(state, &head.method, path, query, &body))
         }
@@ -109,10 +121,6 @@ async fn read(mut body: Incoming) -> Result<Result<Bytes, ApiError>, NoAnswer> {
         }
     }
     Ok(Ok(whole.freeze()))
-}
-
-fn unknown_operation() -> ApiError {
-    ApiError::new(404, "UnknownOperationException", "Unknown operation.")
 }
 
 fn too_large() -> ApiError {
@@ -206,21 +214,67 @@ fn create_identity(state: &State, body: &[u8]) -> Result<String, ApiError> {
     .to_string())
 }
 
-fn get_identity(state: &State, path: &str) -> Result<String, ApiError> {
-    let encoded = path.trim_start_matches("/v2/email/identities/");
+/// What is asked about, or done to, the identity that the path names.
+fn of_identity(state: &State, method: &str, path: &str, body: &[u8]) -> Result<String, ApiError> {
+    let (encoded, part) = path[IDENTITIES.len()..].split_once('/').unwrap_or((&path[IDENTITIES.len()..], ""));
     let name = String::from_utf8_lossy(&decode(encoded)).into_owned();
-    let identity = lock(&state.identities).get(&name, clock::now_ms())?;
-    let status = if identity.is_verified { "SUCCESS" } else { "PENDING" };
+    match (method, part) {
+        ("GET", "") => get_identity(state, &name),
+        ("PUT", "mail-from") => put_mail_from(state, &name, body),
+        ("PUT", "dkim/signing") => put_dkim_signing(state, &name, body),
+        _ => Err(unknown_operation()),
+    }
+}
+
+fn unknown_operation() -> ApiError {
+    ApiError::new(404, "UnknownOperationException", "Unknown operation.")
+}
+
+fn get_identity(state: &State, name: &str) -> Result<String, ApiError> {
+    let identity = lock(&state.identities).get(name, clock::now_ms())?;
+    let mail_from = match &identity.mail_from {
+        None => json!({"BehaviorOnMxFailure": "USE_DEFAULT_VALUE"}),
+        Some(known) => json!({
+            "MailFromDomain": known.domain,
+            "MailFromDomainStatus": known.status,
+            "BehaviorOnMxFailure": known.on_mx_failure,
+        }),
+    };
     Ok(json!({
         "IdentityType": identity_type(&identity),
         "FeedbackForwardingStatus": true,
         "VerifiedForSendingStatus": identity.is_verified,
         "DkimAttributes": dkim(&identity),
-        "MailFromAttributes": {"BehaviorOnMxFailure": "USE_DEFAULT_VALUE"},
+        "MailFromAttributes": mail_from,
         "Policies": {},
         "Tags": [],
-        "VerificationStatus": status,
-        "VerificationInfo": {},
+        "VerificationStatus": identity.status,
+        "VerificationInfo": identity.error.as_ref().map_or(json!({}), |error| json!({"ErrorType": error})),
+    })
+    .to_string())
+}
+
+fn put_mail_from(state: &State, name: &str, body: &[u8]) -> Result<String, ApiError> {
+    let request: PutMailFrom = send::parse(body)?;
+    let on_mx_failure = request.behavior_on_mx_failure.as_deref().unwrap_or("USE_DEFAULT_VALUE");
+    let domain = request.mail_from_domain.as_deref();
+    lock(&state.identities).set_mail_from(name, domain, on_mx_failure, clock::now_ms())?;
+    Ok("{}".into())
+}
+
+fn put_dkim_signing(state: &State, name: &str, body: &[u8]) -> Result<String, ApiError> {
+    let request: PutDkimSigning = send::parse(body)?;
+    match request.signing_attributes_origin.as_deref() {
+        None => return Err(ApiError::missing("signingAttributesOrigin")),
+        Some("AWS_SES") => {}
+        Some(_) => return Err(ApiError::bad_request("Only AWS_SES signs here.")),
+    }
+    let identity = lock(&state.identities).look_again(name, clock::now_ms())?;
+    let dkim = dkim(&identity);
+    Ok(json!({
+        "DkimStatus": dkim["Status"],
+        "DkimTokens": dkim["Tokens"],
+        "SigningHostedZone": dkim["SigningHostedZone"],
     })
     .to_string())
 }
@@ -243,11 +297,7 @@ fn identity_type(identity: &Identity) -> &'static str {
 }
 
 fn dkim(identity: &Identity) -> serde_json::Value {
-    let status = match (identity.is_domain, identity.is_verified) {
-        (false, _) => "NOT_STARTED",
-        (true, false) => "PENDING",
-        (true, true) => "SUCCESS",
-    };
+    let status = if identity.is_domain { identity.status } else { Status::NotStarted };
     let mut dkim = json!({
         "SigningEnabled": identity.is_domain,
         "Status": status,

@@ -159,6 +159,17 @@ impl Bulk<'_> {
         Some(status)
     }
 
+    /// Has the last mail fail as if a slot of its had no value, if that fault is on.
+    fn spoil_rendering(&mut self) {
+        if !lock(&self.state.faults).spoils_rendering() {
+            return;
+        }
+        lock(&self.state.stats).fault("rendering_failure");
+        if let Some(mail) = self.envelopes.mails.last_mut() {
+            mail.missing_slot = Some("spoiled".into());
+        }
+    }
+
     fn add_data(&mut self, data: &str) -> Result<(), EntryRefusal> {
         let start = self.data.len();
         let invalid = |_| ("INVALID_PARAMETER", "The template data is invalid.".to_owned());
@@ -168,7 +179,10 @@ impl Bulk<'_> {
             self.data.push_str(&merge(self.default_data, data).map_err(invalid)?);
         }
         match self.template.measure(&self.data[start..]) {
-            Ok(bytes) => self.rendered_bytes += bytes,
+            Ok(bytes) => {
+                self.rendered_bytes += bytes;
+                self.spoil_rendering();
+            }
             Err(DataError::Missing(slot)) => {
                 // Accepted all the same: SES finds out when it renders.
                 if let Some(mail) = self.envelopes.mails.last_mut() {

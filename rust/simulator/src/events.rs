@@ -77,7 +77,8 @@ impl Kind {
 
 /// Queues the events of an accepted call. Without a configuration set, or a subscriber, there are none.
 pub fn publish(state: &State, call: &Arc<Call>) {
-    if call.configuration_set.is_none() || state.options.events_url.is_none() {
+    let has_subscriber = state.options.events_url.is_some() || state.options.event_queue.is_some();
+    if call.configuration_set.is_none() || !has_subscriber {
         return;
     }
     let mut faults = lock(&state.faults);

@@ -31,6 +31,7 @@ mod server;
 mod sigv4;
 mod single;
 mod sns;
+mod sqs;
 mod state;
 mod stats;
 mod store;

@@ -45,6 +45,10 @@ pub struct Options {
     pub configuration_sets: Vec<String>,
     /// Where SNS posts, `http://…`; null publishes nothing. Default null.
     pub events_url: Option<String>,
+    /// Name of the SQS queue that is subscribed to the topic, instead of an `events_url`; null means none. Default null.
+    pub event_queue: Option<String>,
+    /// How long a message that was received stays hidden, in milliseconds. Default 30,000.
+    pub queue_visibility_ms: u64,
     /// The topic that every configuration set publishes to. Default `arn:aws:sns:us-east-1:123456789012:mailrail`.
     pub topic_arn: String,
     /// How long the subscriber may take to answer a notification, in milliseconds. Default 15,000, as with SNS.
@@ -119,6 +123,8 @@ impl Default for Options {
             verification_delay_ms: 0,
             configuration_sets: vec!["mailrail".into()],
             events_url: None,
+            event_queue: None,
+            queue_visibility_ms: 30_000,
             events_timeout_ms: 15_000,
             events_pause_max_ms: 5_000,
             topic_arn: "arn:aws:sns:us-east-1:123456789012:mailrail".into(),
@@ -161,6 +167,8 @@ impl Options {
             "topic_arn must be an ARN"
         } else if self.events_url.as_ref().is_some_and(|url| !url.starts_with("http://")) {
             "events_url must start with http://"
+        } else if self.events_url.is_some() && self.event_queue.is_some() {
+            "events_url and event_queue exclude each other"
         } else if self.threads == 0 {
             "threads must be at least 1"
         } else if self.idle_timeout_ms == 0 {
@@ -208,6 +216,7 @@ mod tests {
             r#"{"threads":0}"#,
             r#"{"idle_timeout_ms":0}"#,
             r#"{"events_timeout_ms":0}"#,
+            r#"{"events_url":"http://127.0.0.1:1","event_queue":"events"}"#,
             r#"{"events_pause_max_ms":0}"#,
             r#"{"event_types":["SNEEZE"]}"#,
             r#"{"throttle":"sometimes"}"#,

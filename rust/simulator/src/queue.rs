@@ -125,6 +125,19 @@ impl EventQueue {
         }
     }
 
+    /// The next event that is due, if there is one.
+    pub fn try_next(&self) -> Option<Event> {
+        let event = lock(&self.waiting).next(clock::now_ms())?;
+        self.counts.in_flight.fetch_add(1, Relaxed);
+        Some(event)
+    }
+
+    /// How many wait, those held back among them.
+    pub fn waiting(&self) -> usize {
+        let waiting = lock(&self.waiting);
+        waiting.ready.len() + waiting.held.len()
+    }
+
     /// Forgets all waiting events and counts. Those under way are still sent.
     pub fn clear(&self) {
         let mut waiting = lock(&self.waiting);

@@ -218,3 +218,20 @@ pub struct PutSuppressedReasons<'a> {
     #[serde(borrow)]
     pub suppressed_reasons: Option<Vec<Text<'a>>>,
 }
+
+/// `PUT /v2/email/identities/{name}/mail-from`
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PutMailFrom<'a> {
+    #[serde(borrow)]
+    pub mail_from_domain: Option<Text<'a>>,
+    pub behavior_on_mx_failure: Option<Text<'a>>,
+}
+
+/// `PUT /v2/email/identities/{name}/dkim/signing`
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PutDkimSigning<'a> {
+    #[serde(borrow)]
+    pub signing_attributes_origin: Option<Text<'a>>,
+}

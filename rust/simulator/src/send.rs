@@ -5,11 +5,13 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::bulk::send_bulk;
+use crate::clock;
 use crate::error::ApiError;
 use crate::faults::{After, Before};
 use crate::single::send_one;
 use crate::state::{State, lock};
 use crate::stats::Operation;
+use crate::template::unsupported;
 
 /// How a call ends.
 pub enum Ending {
@@ -26,7 +28,11 @@ pub async fn send(state: &State, operation: Operation, body: &[u8]) -> Ending {
     lock(&state.stats).send_call();
     let (latency_ms, before) = {
         let mut faults = lock(&state.faults);
-        (faults.menu.latency_ms, faults.before())
+        let before = faults.before().or_else(|| match operation {
+            Operation::SendEmail => None,
+            Operation::SendBulkEmail => faults.before_bulk(clock::now_ms()),
+        });
+        (faults.menu.latency_ms, before)
     };
     if latency_ms > 0 {
         tokio::time::sleep(Duration::from_millis(latency_ms)).await;
@@ -53,6 +59,7 @@ pub async fn send(state: &State, operation: Operation, body: &[u8]) -> Ending {
 fn spoil_before(state: &State, fault: Before) -> Ending {
     let (name, ending) = match fault {
         Before::Throttle => ("throttle_429", Ending::Answer(Err(too_fast()))),
+        Before::RefuseTemplate => ("refuse_bulk", Ending::Answer(Err(unsupported()))),
         Before::ServerError => ("server_error_before", Ending::Answer(Err(server_error()))),
         Before::Drop => ("drop_request", Ending::Close),
     };

@@ -12,7 +12,9 @@ use crate::error::ApiError;
 /// The refusal of a signature whose time is too far from ours.
 pub const WRONG_TIME: &str = "InvalidSignatureException";
 /// SES signs as `ses`, although its hosts are called `email`.
-const SERVICE: &str = "ses";
+pub const SES: &str = "ses";
+/// SQS signs as it is called.
+pub const SQS: &str = "sqs";
 
 /// What a signature covers.
 pub struct Signed<'a> {
@@ -34,6 +36,7 @@ pub struct Verifier {
     secret_key: String,
     session_token: Option<String>,
     region: String,
+    service: &'static str,
     /// The signing key of the last day seen: it is the same for every request of a day.
     signing_key: Mutex<Option<(String, hmac::Key)>>,
 }
@@ -47,13 +50,20 @@ struct Authorization<'a> {
 }
 
 impl Verifier {
-    /// A verifier for one credential in one region.
-    pub fn new(access_key: &str, secret_key: &str, session_token: Option<&str>, region: &str) -> Verifier {
+    /// A verifier for one credential in one region and for one service.
+    pub fn new(
+        access_key: &str,
+        secret_key: &str,
+        session_token: Option<&str>,
+        region: &str,
+        service: &'static str,
+    ) -> Verifier {
         Verifier {
             access_key: access_key.to_owned(),
             secret_key: secret_key.to_owned(),
             session_token: session_token.map(str::to_owned),
             region: region.to_owned(),
+            service,
             signing_key: Mutex::new(None),
         }
     }
@@ -86,7 +96,7 @@ impl Verifier {
     }
 
     fn check_scope(&self, authorization: &Authorization, time: &str) -> Result<(), ApiError> {
-        let expected = format!("{}/{}/{SERVICE}/aws4_request", authorization.date, self.region);
+        let expected = format!("{}/{}/{}/aws4_request", authorization.date, self.region, self.service);
         if authorization.scope != expected {
             return Err(mismatch(format!(
                 "Credential should be scoped to '{expected}', not '{}'.",
@@ -127,7 +137,7 @@ impl Verifier {
             return key.clone();
         }
         let mut secret = format!("AWS4{}", self.secret_key).into_bytes();
-        for part in [date, &self.region, SERVICE, "aws4_request"] {
+        for part in [date, &self.region, self.service, "aws4_request"] {
             let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
             secret = hmac::sign(&key, part.as_bytes()).as_ref().to_vec();
         }
@@ -301,7 +311,7 @@ mod tests {
         SignedHeaders=content-type;host;x-amz-date, Signature=8a0619ac626d99cb1a3173c14a62f318157bdb6ab1a2628bd6e9532cf37c4bfb";
 
     fn verifier() -> Verifier {
-        Verifier::new("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", None, "us-east-1")
+        Verifier::new("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", None, "us-east-1", SES)
     }
 
     fn headers(authorization: &str) -> HeaderMap {

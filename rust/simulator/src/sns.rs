@@ -54,6 +54,11 @@ struct Envelope<'a> {
 }
 
 impl Topic {
+    /// Where this simulator is reached, without TLS.
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
     /// A topic that signs with `identity` and is reached at `base_url`.
     pub fn new(arn: &str, base_url: String, identity: SnsIdentity) -> Topic {
         Topic {

@@ -12,8 +12,9 @@ use crate::options::Options;
 use crate::queue::EventQueue;
 use crate::quota::Quota;
 use crate::random;
-use crate::sigv4::Verifier;
+use crate::sigv4::{self, Verifier};
 use crate::sns::Topic;
+use crate::sqs::Received;
 use crate::stats::Stats;
 use crate::store::Store;
 use crate::suppression::SuppressionList;
@@ -25,8 +26,11 @@ pub struct State {
     /// Random bits in every id of this simulator, so that two of them never give the same.
     pub instance: u64,
     pub verifier: Verifier,
+    /// The same for requests to SQS.
+    pub queue_verifier: Verifier,
     pub topic: Topic,
     pub events: EventQueue,
+    pub received: Received,
     pub store: Mutex<Store>,
     account: Mutex<Account>,
     pub quota: Mutex<Quota>,
@@ -41,16 +45,17 @@ impl State {
     /// The state at the start. The error is a sentence: the file of the accept log cannot be opened.
     pub fn new(options: Options, topic: Topic) -> Result<State, String> {
         let instance = u64::from_le_bytes(random::unguessable());
+        let verifier = |service| {
+            let token = options.session_token.as_deref();
+            Verifier::new(&options.access_key, &options.secret_key, token, &options.region, service)
+        };
         Ok(State {
             instance,
-            verifier: Verifier::new(
-                &options.access_key,
-                &options.secret_key,
-                options.session_token.as_deref(),
-                &options.region,
-            ),
+            verifier: verifier(sigv4::SES),
+            queue_verifier: verifier(sigv4::SQS),
             topic,
             events: EventQueue::default(),
+            received: Received::default(),
             store: Mutex::new(empty_store(&options, instance, accept_log::open(options.accept_log_file.as_deref())?)),
             account: Mutex::new(first_account(&options)),
             quota: Mutex::new(full_quota(&options)),
@@ -96,6 +101,7 @@ impl State {
         *lock(&self.identities) = first_identities(&self.options);
         *lock(&self.stats) = Stats::default();
         *lock(&self.suppressed) = SuppressionList::default();
+        self.received.clear(&self.events);
         self.events.clear();
     }
 }

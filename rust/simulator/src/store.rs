@@ -54,6 +54,16 @@ pub struct Mail {
     pub recipients: Recipients,
     /// The slot that had no value: the mail is accepted, but never delivered.
     pub missing_slot: Option<Box<str>>,
+    pub headers_fate: HeadersFate,
+}
+
+/// What happens to a mail's headers on their way, as far as Amazon's documentation allows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeadersFate {
+    /// The custom headers arrive in the opposite order.
+    pub is_reversed: bool,
+    /// The signature does not cover the headers of unsubscribing.
+    pub is_unsigned: bool,
 }
 
 /// What the mails of a call say.
@@ -98,10 +108,35 @@ impl Call {
         &self.text[mail.start as usize..mail.destination_end as usize]
     }
 
-    /// The custom headers.
+    /// The custom headers, in the order in which they arrive.
     pub fn headers(&self, mail: &Mail) -> impl Iterator<Item = (&str, &str)> {
-        let lines = &self.text[mail.destination_end as usize..mail.headers_end as usize];
-        lines.lines().filter_map(|line| line.split_once(": "))
+        let is_reversed = mail.headers_fate.is_reversed;
+        let mut lines = self.text[mail.destination_end as usize..mail.headers_end as usize].lines();
+        let arriving = std::iter::from_fn(move || if is_reversed { lines.next_back() } else { lines.next() });
+        arriving.filter_map(|line| line.split_once(": "))
+    }
+
+    /// What the `h=` of the DKIM signature enumerates: Amazon signs the headers that are there, in their order.
+    fn signed_headers(&self, mail: &Mail) -> Vec<&str> {
+        let Recipients { to, cc, .. } = mail.recipients;
+        let envelope = [
+            ("From", true),
+            ("Reply-To", !self.reply_to.is_empty()),
+            ("To", to > 0),
+            ("Cc", cc > 0),
+            ("Subject", true),
+            ("MIME-Version", true),
+            ("Content-Type", true),
+        ];
+        let present = envelope.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name);
+        let is_left_out = |name: &str| {
+            let name = name.to_ascii_lowercase();
+            // A raw mail brings these itself.
+            ["content-type", "message-id", "date"].contains(&&*name)
+                || mail.headers_fate.is_unsigned && name.starts_with("list-unsubscribe")
+        };
+        let custom = self.headers(mail).map(|(name, _)| name).filter(|name| !is_left_out(name));
+        present.chain(custom).chain(["Message-ID", "Date"]).collect()
     }
 
     /// The message tags.
@@ -279,6 +314,7 @@ impl Store {
             "operation": call.operation.name(),
             "mode": call.mode.name(),
             "headers": headers,
+            "signed_headers": call.signed_headers(mail),
             "tags": tags,
             "digest": digest(&rendered),
             "subject": rendered.subject,
@@ -327,7 +363,16 @@ mod tests {
             text.push_str("mr=tag\n");
             let recipients = Recipients { to: 1, cc: 0, all: 1, counted: 1 };
             let tags_end = text.len() as u32;
-            mails.push(Mail { start, destination_end, headers_end, tags_end, recipients, missing_slot: None });
+            let headers_fate = HeadersFate::default();
+            mails.push(Mail {
+                start,
+                destination_end,
+                headers_end,
+                tags_end,
+                recipients,
+                missing_slot: None,
+                headers_fate,
+            });
         }
         Call {
             operation: Operation::SendBulkEmail,

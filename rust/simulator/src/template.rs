@@ -221,7 +221,8 @@ fn print(value: &Value) -> Option<String> {
     }
 }
 
-fn unsupported() -> ApiError {
+/// What SES says of a template that does more than it takes.
+pub fn unsupported() -> ApiError {
     ApiError::bad_request("Template contains unsupported operations.")
 }
 

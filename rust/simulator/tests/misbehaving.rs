@@ -28,6 +28,44 @@ fn faults_before_accepting_accept_nothing() {
 }
 
 #[test]
+fn headers_come_in_another_order_or_without_a_signature_when_told() {
+    let running = start(json!({}));
+    let names = ["List-Unsubscribe", "List-Unsubscribe-Post", "X-Mailrail-Id"];
+    let mut single = simple("s@x.org");
+    single["Content"]["Simple"]["Headers"] = names.map(|name| json!({"Name": name, "Value": "v"})).into();
+    let mut many = bulk(&["b@x.org"]);
+    many["BulkEmailEntries"][0]["ReplacementHeaders"] = single["Content"]["Simple"]["Headers"].clone();
+    let message = "From: news@example.com\r\nTo: r@x.org\r\nSubject: s\r\nList-Unsubscribe: v\r\nList-Unsubscribe-Post: v\r\n\
+        X-Mailrail-Id: v\r\nContent-Type: text/plain\r\n\r\nx\r\n";
+    let raw = json!({"Content": {"Raw": {"Data": base64_simd::STANDARD.encode_to_string(message)}}});
+    let ways = [(SEND, &single, "s@x.org"), (BULK, &many, "b@x.org"), (SEND, &raw, "r@x.org")];
+    let seen = |faults: Value| {
+        running.faults(&faults);
+        ways.map(|(path, request, address)| {
+            assert_eq!(running.post(path, request).status, 200);
+            let mail = running.mails_to(address).pop().expect("a mail");
+            let ours = |name: &Value| name.as_str().filter(|name| names.contains(name)).map(str::to_owned);
+            let headers = mail["headers"].as_array().expect("headers").iter();
+            let signed = mail["signed_headers"].as_array().expect("names").iter();
+            assert_eq!(signed.clone().filter(|name| *name == "Content-Type").count(), 1, "{mail}");
+            let arrived: Vec<String> = headers.filter_map(|header| ours(&header["name"])).collect();
+            (arrived, signed.filter_map(ours).collect::<Vec<_>>())
+        })
+    };
+    let reversed = ["X-Mailrail-Id", "List-Unsubscribe-Post", "List-Unsubscribe"];
+    for (arrived, signed) in seen(json!({})) {
+        assert_eq!((arrived, signed), (names.map(str::to_owned).to_vec(), names.map(str::to_owned).to_vec()));
+    }
+    for (arrived, signed) in seen(json!({"reorder_headers": 1})) {
+        assert_eq!((arrived, signed), (reversed.map(str::to_owned).to_vec(), reversed.map(str::to_owned).to_vec()));
+    }
+    for (arrived, signed) in seen(json!({"unsigned_headers": 1})) {
+        assert_eq!((arrived, signed), (names.map(str::to_owned).to_vec(), vec!["X-Mailrail-Id".to_owned()]));
+    }
+    assert_eq!(running.get("/_simulator/stats")["faults"], json!({"reorder_headers": 3, "unsigned_headers": 3}));
+}
+
+#[test]
 fn faults_after_accepting_keep_the_mail() {
     let running = start(json!({}));
     running.faults(&json!({"server_error_after_accept": 1}));

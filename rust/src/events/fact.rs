@@ -40,6 +40,8 @@ pub(super) struct Fact<'a> {
     pub(super) at: Option<Cow<'a, str>>,
     pub(super) address: Option<Cow<'a, str>>,
     pub(super) detail: Option<Cow<'a, str>>,
+    /// How an open or a click shows that no person made it.
+    pub(super) machine: Option<&'static str>,
 }
 
 /// What a notification comes to.
@@ -64,8 +66,8 @@ pub(super) fn read<'a>(notice: &mut Notice<'a>) -> std::result::Result<Reading<F
         "Bounce" => notice.bounce.take().fact(),
         "Complaint" => notice.complaint.take().fact(),
         "DeliveryDelay" => notice.delivery_delay.take().fact(),
-        "Open" => return Ok(notice.open.take().reading(EventKind::Open, &notice.mail)),
-        "Click" => return Ok(notice.click.take().reading(EventKind::Click, &notice.mail)),
+        "Open" => notice.open.take().fact(EventKind::Open, &notice.mail),
+        "Click" => notice.click.take().fact(EventKind::Click, &notice.mail),
         // SES's own contact lists, which none of our mails names, and its greeting to a topic of identity notifications.
         "Subscription" | "AmazonSnsSubscriptionSucceeded" => return Ok(Reading::Nothing),
         "" => return Err(reason_without_type(notice)),
@@ -91,6 +93,7 @@ impl<'a> Mail<'a> {
             at: self.timestamp.take().map(|text| text.0),
             address: self.destination.0.take().map(|text| text.0),
             detail: detail.map(|text| text.0),
+            machine: None,
         }
     }
 }
@@ -103,6 +106,7 @@ impl<'a> Delivery<'a> {
             at: self.timestamp.map(|text| text.0),
             address: self.recipients.0.map(|text| text.0),
             detail: self.smtp_response.map(|text| text.0),
+            machine: None,
         }
     }
 }
@@ -126,6 +130,7 @@ impl<'a> Bounce<'a> {
             detail: detail_of(&types, affected.diagnostic()),
             at: self.timestamp.map(|text| text.0),
             address: affected.email_address.map(|text| text.0),
+            machine: None,
         }
     }
 }
@@ -141,6 +146,7 @@ impl<'a> Complaint<'a> {
             distinction: Some(hash(&[str_of(&self.feedback_id.or_else(|| self.timestamp.clone()))])),
             at: self.timestamp.map(|text| text.0),
             address: affected.email_address.map(|text| text.0),
+            machine: None,
         }
     }
 }
@@ -154,25 +160,20 @@ impl<'a> DeliveryDelay<'a> {
             detail: detail_of(&[str_of(&self.delay_type)], affected.diagnostic()),
             at: self.timestamp.map(|text| text.0),
             address: affected.email_address.map(|text| text.0),
+            machine: None,
         }
     }
 }
 
 impl<'a> Visit<'a> {
-    /// A program is no reader. We track by ourselves, so these come only where somebody switched SES's own tracking on.
-    fn reading(self, kind: EventKind, mail: &Mail<'a>) -> Reading<Fact<'a>> {
-        match str_of(&self.is_bot_event) {
-            "Likely" => Reading::Nothing,
-            _ => Reading::Fact(self.fact(kind, mail)),
-        }
-    }
-
+    /// We track by ourselves, so these come only where somebody switched SES's own tracking on.
     fn fact(self, kind: EventKind, mail: &Mail<'a>) -> Fact<'a> {
         Fact {
             kind,
             distinction: Some(hash(&[str_of(&self.timestamp), str_of(&self.ip_address), str_of(&self.link)])),
             at: self.timestamp.map(|text| text.0),
             address: mail.destination.0.as_ref().map(|text| text.0.clone()),
+            machine: self.is_bot_event.is_some_and(|said| said.is_yes()).then_some("amazon"),
             detail: self.link.map(|text| text.0),
         }
     }

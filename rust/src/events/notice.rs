@@ -198,14 +198,34 @@ pub(super) struct Visit<'a> {
     pub(super) ip_address: Option<Text<'a>>,
     #[serde(borrow)]
     pub(super) link: Option<Text<'a>>,
-    /// `Likely` where SES takes the reader for a program.
+    /// `Likely` where SES takes the reader for a program; older events lack it.
     #[serde(borrow)]
-    pub(super) is_bot_event: Option<Text<'a>>,
+    pub(super) is_bot_event: Option<Word<'a>>,
 }
 
 /// A JSON string, borrowed where it has no escapes.
 #[derive(Clone, Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+/// A word that may as well come as a boolean.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Word<'a> {
+    Flag(bool),
+    #[serde(borrow)]
+    Text(Cow<'a, str>),
+    Other(IgnoredAny),
+}
+
+impl Word<'_> {
+    pub(super) fn is_yes(&self) -> bool {
+        match self {
+            Self::Flag(flag) => *flag,
+            Self::Text(text) => ["likely", "true", "yes"].iter().any(|yes| text.eq_ignore_ascii_case(yes)),
+            Self::Other(_) => false,
+        }
+    }
+}
 
 pub(super) fn str_of<'b>(text: &'b Option<Text<'_>>) -> &'b str {
     text.as_ref().map_or("", |text| &text.0)

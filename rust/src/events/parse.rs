@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::token::TokenKeys;
 
 const INPUT_COLUMNS: i16 = 2;
-const EVENT_COLUMNS: i16 = 10;
+const EVENT_COLUMNS: i16 = 11;
 const PARKED_COLUMNS: i16 = 2;
 /// PostgreSQL counts time from 2000-01-01.
 pub(super) const PG_EPOCH_UNIX_US: i64 = 946_684_800_000_000;
@@ -26,7 +26,7 @@ pub(super) const MAX_REASON_CHARS: usize = 200;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParsedEvents {
     /// Binary COPY of (notification_id int8, stream_id int8, seq int4, attempt int2, kind int2, dedupe int8,
-    /// at timestamptz null, address text null, ses_message_id text null, detail text null).
+    /// at timestamptz null, address text null, ses_message_id text null, detail text null, machine text null).
     pub events: Vec<u8>,
     /// Binary COPY of (notification_id int8, reason text): what could not be placed.
     pub parked: Vec<u8>,
@@ -91,6 +91,7 @@ impl Event<'_> {
         rows.text_or_null(clipped(&fact.address, MAX_ADDRESS_CHARS));
         rows.text_or_null(clipped(&self.message_id, MAX_MESSAGE_ID_CHARS));
         rows.text_or_null(clipped(&fact.detail, MAX_DETAIL_CHARS));
+        rows.text_or_null(fact.machine);
     }
 }
 

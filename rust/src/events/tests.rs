@@ -23,6 +23,7 @@ struct Row {
     address: Option<String>,
     message_id: Option<String>,
     detail: Option<String>,
+    machine: Option<String>,
 }
 
 fn rows_of(bodies: &[&[u8]]) -> Vec<u8> {
@@ -38,7 +39,7 @@ fn parse(bodies: &[&[u8]]) -> (Vec<Row>, Vec<(i64, String)>) {
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let (mut events, mut parked) = (Vec::new(), Vec::new());
     let mut reader = Reader::open(&parsed.events).unwrap();
-    while let Some(mut row) = reader.next_row(10).unwrap() {
+    while let Some(mut row) = reader.next_row(11).unwrap() {
         events.push(Row {
             notification_id: row.int8("").unwrap().unwrap(),
             subject: (row.int8("").unwrap().unwrap(), row.int4("").unwrap().unwrap(), row.int2("").unwrap().unwrap()),
@@ -48,6 +49,7 @@ fn parse(bodies: &[&[u8]]) -> (Vec<Row>, Vec<(i64, String)>) {
             address: owned(row.text("").unwrap()),
             message_id: owned(row.text("").unwrap()),
             detail: owned(row.text("").unwrap()),
+            machine: owned(row.text("").unwrap()),
         });
     }
     let mut reader = Reader::open(&parsed.parked).unwrap();
@@ -105,6 +107,7 @@ fn a_send_takes_time_and_address_from_its_mail() {
             address: Some("ann@example.net".into()),
             message_id: Some("0100-abc-000000".into()),
             detail: None,
+            machine: None,
         }
     );
 }
@@ -306,11 +309,25 @@ fn what_cannot_be_placed_is_parked() {
 #[test]
 fn what_tells_of_no_mail_leaves_nothing() {
     let test_text = b"Successfully validated SNS topic for Amazon SES event publishing.";
-    let bot = event("Click", "click", json!({"timestamp": PART_TIME, "isBotEvent": "Likely"})).to_string();
     let greeting = json!({"notificationType": "AmazonSnsSubscriptionSucceeded", "message": "x"}).to_string();
     let consent = event("Subscription", "subscription", json!({"contactList": "x"})).to_string();
-    let (events, parked) = parse(&[test_text, bot.as_bytes(), greeting.as_bytes(), consent.as_bytes()]);
+    let (events, parked) = parse(&[test_text, greeting.as_bytes(), consent.as_bytes()]);
     assert_eq!((events, parked), (vec![], vec![]));
+}
+
+#[test]
+fn programs_that_open_and_click_are_marked() {
+    for (said, machine) in [
+        (json!("Likely"), Some("amazon")),
+        (json!(true), Some("amazon")),
+        (json!("Unlikely"), None),
+        (json!(false), None),
+        (json!({"a": 1}), None),
+        (json!(null), None),
+    ] {
+        let row = one(&event("Click", "click", json!({"timestamp": PART_TIME, "isBotEvent": said})));
+        assert_eq!(row.machine.as_deref(), machine, "{said}");
+    }
 }
 
 #[test]

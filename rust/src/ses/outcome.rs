@@ -115,8 +115,9 @@ pub enum BulkVerdict {
     PerEntry(Vec<Settled>),
     /// The same for all.
     All(Settled),
-    /// Nothing was accepted because of something in this very request; single mails may pass.
-    Refused,
+    /// Nothing was accepted because of something in this very request; single mails may pass. What it comes to for those who
+    /// are sent no other way.
+    Refused(Settled),
 }
 
 #[derive(Deserialize)]
@@ -166,7 +167,7 @@ pub fn of_simple(answer: &Answer) -> Settled {
 pub fn of_bulk(answer: &Answer, entries: usize) -> BulkVerdict {
     if answer.status != 200 {
         return match refusal(answer) {
-            (_, Blame::Request) => BulkVerdict::Refused,
+            (settled, Blame::Request) => BulkVerdict::Refused(settled),
             (settled, Blame::Elsewhere) => BulkVerdict::All(settled),
         };
     }
@@ -396,9 +397,10 @@ mod tests {
     #[test]
     fn a_bad_request_refuses_the_batch_but_not_its_members() {
         let bad = answer(400, "BadRequestException", r#"{"message":"Template contains unsupported operations."}"#);
-        assert_eq!(of_bulk(&bad, 50), BulkVerdict::Refused);
+        let BulkVerdict::Refused(settled) = of_bulk(&bad, 50) else { panic!() };
+        assert_eq!(settled, of_simple(&bad));
         assert_eq!(of_simple(&bad).outcome, Outcome::Failed);
-        assert_eq!(of_bulk(&answer(413, "", ""), 50), BulkVerdict::Refused);
+        assert!(matches!(of_bulk(&answer(413, "", ""), 50), BulkVerdict::Refused(_)));
     }
 
     #[test]

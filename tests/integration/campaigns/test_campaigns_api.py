@@ -43,7 +43,7 @@ async def test_a_campaign_shows_how_far_it_is(tenant: Tenant) -> None:
     created = await tenant.post("/api/v1/campaigns", TEMPLATE)
     path = f"/api/v1/campaigns/{created.body['id']}"
     draft = (await tenant.get(path)).body
-    assert set(draft["progress"].values()) == {0}
+    assert set(draft["progress"].values()) == {0, None}
     await tenant.post(f"{path}/launch")
     sent = (await tenant.get(path)).body
     assert (sent["status"], sent["progress"]["recipients"], sent["progress"]["open"]) == ("sending", 2, 2)
@@ -59,6 +59,13 @@ async def test_a_campaign_shows_how_far_it_is(tenant: Tenant) -> None:
         "failed",
         "skipped",
         "open",
+        "machineOpened",
+        "machineClicked",
+        "openRate",
+        "clickRate",
+        "bounceRate",
+        "complaintRate",
+        "unsubscribeRate",
     ]
     assert sent["sentAt"]
     assert sent["completedAt"] is None

@@ -126,6 +126,8 @@ async def test_a_recipient_is_shown_with_state_and_reason(api: Api, tenant: Tena
         "updatedAt": "2026-11-20T10:00:00Z",
         "opens": 0,
         "clicks": 0,
+        "machineOpens": 0,
+        "machineClicks": 0,
         "complained": False,
         "unsubscribed": False,
     }

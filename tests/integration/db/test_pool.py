@@ -4,9 +4,9 @@ import asyncio
 from contextlib import suppress
 
 import pytest
-from asyncpg import PostgresError
+from asyncpg import PostgresError, ReadOnlySQLTransactionError
 
-from mailrail.db.pool import Pool, open_pool, transaction, without_password
+from mailrail.db.pool import Pool, at_most, only_read, open_pool, transaction, without_password
 from mailrail.errors import DatabaseError
 from tests.support.postgres import Database
 
@@ -69,6 +69,24 @@ async def test_a_failed_transaction_leaves_nothing(worker_pool: Pool) -> None:
     with pytest.raises(RuntimeError, match="stop"):
         await insert_and_fail()
     assert await worker_pool.fetchval("SELECT count(*) FROM accounts WHERE name = 'half done'") == 0
+
+
+async def test_a_transaction_that_only_reads_is_held_to_it(api_pool: Pool) -> None:
+    async with transaction(api_pool, 42) as connection:
+        await only_read(connection)
+        with pytest.raises(ReadOnlySQLTransactionError):
+            await connection.execute("INSERT INTO contacts (account_id, email) VALUES (42, 'a@example.com')")
+
+
+async def test_a_part_that_takes_too_long_is_cut_off_and_the_transaction_goes_on(api_pool: Pool) -> None:
+    async with transaction(api_pool, 42) as connection:
+        with pytest.raises(TimeoutError):
+            async with at_most(connection, 0.05):
+                await connection.execute("SELECT pg_sleep(10)")
+        async with at_most(connection, 5):
+            assert await connection.fetchval("SELECT 1") == 1
+        assert await connection.fetchval("SHOW statement_timeout") == "0"
+        assert await connection.fetchval("SELECT current_setting('mailrail.account_id')") == "42"
 
 
 async def test_hot_sessions_plan_each_statement(worker_pool: Pool, api_pool: Pool) -> None:

@@ -50,7 +50,6 @@ async def stored(installation: Installation) -> int:
         orjson.dumps(envelope(SignatureVersion="1")),
         orjson.dumps(envelope(SigningCertURL="https://sns.us-east-1.amazonaws.com.evil.example/x.pem")),
         orjson.dumps(envelope(SigningCertURL="http://169.254.169.254/SimpleNotificationService-0000.pem")),
-        orjson.dumps(envelope(Type="SubscriptionConfirmation", Token="t", SubscribeURL="http://127.0.0.1:1/")),
         b'{"Type":"Notification","Type":"Notification"}',
     ],
 )
@@ -61,12 +60,13 @@ async def test_what_our_topic_did_not_sign_is_refused(installation: Installation
     assert await stored(installation) == before
 
 
-async def test_a_signature_of_the_right_host_over_another_text_is_refused(installation: Installation) -> None:
-    tenant = await installation.add_sender(3)
-    await installation.wait_for(tenant, await installation.send_campaign(tenant), "completed")
+async def test_what_cannot_be_checked_is_sent_again(installation: Installation) -> None:
+    """SNS repeats after a 503 and drops after a 403; the host of certificates may have been away for a moment."""
     certificate = f"http://127.0.0.1:{installation.simulator.port}/SimpleNotificationService-0000.pem"
+    before = await stored(installation)
     answer = await installation.api.call("POST", "/events/sns", json=envelope(SigningCertURL=certificate))
-    assert answer.status == 403
+    assert answer.status == 503
+    assert await stored(installation) == before
 
 
 async def test_notifications_are_stored_once_and_applied(installation: Installation) -> None:

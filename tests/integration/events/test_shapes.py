@@ -42,7 +42,9 @@ def test_the_shapes_are_there() -> None:
 def test_a_shape_is_read_as_its_file_says(outcomes: dict[str, dict[str, Any]], file: Path) -> None:
     told = orjson.loads(file.read_bytes())["expected"]
     event = (
-        (told["kind"], datetime.fromisoformat(told["at"]), told["detail"], told["state"]) if "kind" in told else None
+        (told["kind"], datetime.fromisoformat(told["at"]), told["detail"], told.get("machine"), told["state"])
+        if "kind" in told
+        else None
     )
     assert outcomes[file.stem] == {
         "events": [event] if event else [],
@@ -87,7 +89,7 @@ async def body_of(conn: Connection, stream: TestStream, seq: int, file: Path) ->
 async def outcome(conn: Connection, stream: TestStream, seq: int, name: str) -> dict[str, Any]:
     """What became of one."""
     events = await conn.fetch(
-        """SELECT e.kind, e.at, e.detail, r.state FROM events e JOIN recipient_state r USING (stream_id, seq)
+        """SELECT e.kind, e.at, e.detail, e.machine, r.state FROM events e JOIN recipient_state r USING (stream_id, seq)
            WHERE e.stream_id = $1 AND e.seq = $2""",
         stream.stream_id,
         seq,
@@ -104,7 +106,10 @@ async def outcome(conn: Connection, stream: TestStream, seq: int, name: str) -> 
         name,
     )
     return {
-        "events": [(EventKind(row["kind"]).name, row["at"], row["detail"], State(row["state"]).name) for row in events],
+        "events": [
+            (EventKind(row["kind"]).name, row["at"], row["detail"], row["machine"], State(row["state"]).name)
+            for row in events
+        ],
         "suppressed": suppressed,
         "parked": parked["reason"] if parked else None,
         "is_kept": bool(parked and parked["is_kept"]),

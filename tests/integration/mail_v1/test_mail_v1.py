@@ -25,6 +25,13 @@ STATS = {
     "failed",
     "skipped",
     "open",
+    "machineOpened",
+    "machineClicked",
+    "openRate",
+    "clickRate",
+    "bounceRate",
+    "complaintRate",
+    "unsubscribeRate",
 }
 CAMPAIGN = {
     "name": "March Newsletter",

@@ -96,6 +96,11 @@ async def test_figures_are_those_of_all_tenants_for_both_roles(
         await conn.execute(
             "INSERT INTO notification_queue (day, message_id, queued_at) VALUES (current_date, 'm', now() - interval '20 seconds')"
         )
+        await conn.execute(
+            "INSERT INTO parked_notifications (notification_id, day, message_id, reason) VALUES (1, current_date, 'p', 'odd')"
+        )
+        await conn.execute("INSERT INTO event_queues (name, waiting, in_flight, dead) VALUES ('events', 4, 2, 1)")
+        await conn.execute("UPDATE event_pipeline SET heard_at = now(), silent_since = now() - interval '5 minutes'")
         await conn.execute("INSERT INTO parked_messages (topic, payload, reason) VALUES ('x', 'y', 'z')")
         await conn.execute(
             "UPDATE holds SET created_at = now() - interval '73 hours' WHERE stream_id = $1", stream.stream_id
@@ -112,10 +117,14 @@ async def test_figures_are_those_of_all_tenants_for_both_roles(
         assert set(FIGURES) - {name for name, _ in figures} == {"ledger_audit_age_seconds"}
         for name, value in {
             "outbox_messages": 1, "notifications_waiting": 1, "shards_waiting": 3, "shards_leased": 1, "recipients_unknown": 8,
-            "recipients_unresolved": 5, "duplicates_detected": 2, "messages_parked": 1, "notifications_parked": 0, "holds_overdue": 1,
+            "recipients_unresolved": 5, "duplicates_detected": 2, "messages_parked": 1, "notifications_parked": 1, "holds_overdue": 1,
             "holds_overdue_micros": 9000, "installation_held": 0, "ledger_violations": 0, "wallets_frozen": 0,
         }.items():  # fmt: skip
             assert figures[name, None] == value, name
+        assert figures["notifications_parked_by_reason", "odd"] == 1
+        assert [figures[f"event_queue_{what}", "events"] for what in ("waiting", "in_flight", "dead")] == [4, 2, 1]
+        assert 300 <= figures["events_silent_seconds", None] < 360
+        assert figures["events_heard_age_seconds", None] < 60
         assert 10 <= figures["outbox_oldest_seconds", None] < 60
         assert 20 <= figures["notifications_lag_seconds", None] < 60
         assert 3600 <= figures["unknown_oldest_seconds", None] < 3660

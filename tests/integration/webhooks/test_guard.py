@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from mailrail.webhooks import transport
+from mailrail import outgoing
 from mailrail.webhooks.destinations import Destinations
 from mailrail.webhooks.transport import Reply, Transport
 
@@ -73,7 +73,7 @@ class Names:
         self.asked = 0
 
     def lookup(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
-        """As `transport.lookup`."""
+        """As `outgoing.lookup`."""
         self.asked += 1
         several = self.left[host.removesuffix(".example")]
         answer = several.pop(0) if len(several) > 1 else several[0]
@@ -88,8 +88,8 @@ def result(host: str, port: int, address: str) -> ResolveResult:
 @asynccontextmanager
 async def sending(names: Names, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Transport]:
     """A transport whose names are those, and which asks anew for each request."""
-    monkeypatch.setattr(transport, "lookup", names.lookup)
-    monkeypatch.setattr(transport, "RESOLVED_FOR_S", 0)
+    monkeypatch.setattr(outgoing, "lookup", names.lookup)
+    monkeypatch.setattr(outgoing, "RESOLVED_FOR_S", 0)
     async with Transport(DESTINATIONS) as running:
         yield running
 

@@ -59,6 +59,7 @@ def message(number: int, text: str, tags: list[str] | None = None) -> Message:
         3,
         2**62,
         None,
+        None,
         {**facts, "bounceType": "hard", "reason": text},
     )
 
