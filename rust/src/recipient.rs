@@ -187,7 +187,11 @@ fn bind_custom(names: &Names, json: &[u8], values: &mut [Value]) -> Result<()> {
         let (key, raw) = member.map_err(|_| unreadable())?;
         let Some(at) = names.position(&key) else { continue };
         if names.sorted[at].1 == Origin::Custom {
-            values[at] = value_of(&raw)?;
+            values[at] = match value_of(&raw)? {
+                // A field without a value is as good as none.
+                none if none.is_none() => Value::UNDEFINED,
+                value => value,
+            };
         }
     }
     Ok(())
@@ -348,7 +352,7 @@ mod tests {
             ),
             (&huge, &huge),
             ("true", "True"),
-            ("null", "None"),
+            ("null", ""),
             (r#"{"b":1,"a":[1,"x",null,true,1.5]}"#, "{'b': 1, 'a': [1, 'x', None, True, 1.5]}"),
             (r#"["it's \"q\" \n é\u0000"]"#, "['it\\'s \"q\" \\n é\\x00']"),
             ("{}", "{}"),

@@ -436,7 +436,8 @@ pub(crate) fn environment() -> Environment<'static> {
     environment.set_formatter(|out, state, value| {
         out.write_str("").map_err(minijinja::Error::from)?;
         bounds::check(state, value)?;
-        escape_formatter(out, state, value)
+        // Nobody wants to read "None" in a mail.
+        if value.is_none() { Ok(()) } else { escape_formatter(out, state, value) }
     });
     environment
 }

@@ -148,7 +148,9 @@ def _fields(contact: Contact, track_token: str) -> dict[str, Any]:
         "email": contact.email,
         "mailrail": {"t": track_token},
     }
-    return (contact.custom_fields or {}) | built_in
+    # A field without a value is as good as none.
+    custom = {name: value for name, value in (contact.custom_fields or {}).items() if value is not None}
+    return custom | built_in
 
 
 def _evaluate(name: str, source: str, variables: dict[str, Any]) -> str:
@@ -161,5 +163,6 @@ def _evaluate(name: str, source: str, variables: dict[str, Any]) -> str:
         comment_start_string=_NO_COMMENT_START,
         comment_end_string=_NO_COMMENT_END,
         pycompat=False,
+        finalizer=lambda value: "" if value is None else NotImplemented,
     )
     return environment.render_template(name, **variables)

@@ -20,6 +20,8 @@ CONTROL = (
     "ses:CreateEmailIdentity",
     "ses:PutEmailIdentityDkimSigningAttributes",
     "ses:PutEmailIdentityMailFromAttributes",
+    "ses:ListSuppressedDestinations",
+    "ses:DeleteSuppressedDestination",
 )
 # DeleteMessage allows DeleteMessageBatch too (SQS guide, API permissions).
 PULLING = ("sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:DeleteMessage")
