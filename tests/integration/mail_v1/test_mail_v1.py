@@ -48,7 +48,7 @@ async def test_a_contact_is_created_as_printed(tenant: Tenant) -> None:
     assert answer.status == 201
     assert re.fullmatch("con_[a-z2-7]{26}", answer.body.pop("id"))
     assert TIME.fullmatch(answer.body.pop("createdAt"))
-    assert answer.body == {**CONTACT, "status": "subscribed"}
+    assert answer.body == {**CONTACT, "status": "subscribed", "tracking": True}
     page = (await tenant.get("/v1/mail/contacts?tag=newsletter")).body
     assert (page["contacts"][0]["email"], page["total"], page["page"]) == ("sarah@example.com", 1, 1)
 

@@ -9,11 +9,13 @@ from mailrail.web.errors import STATUS, domain_errors, reference_page
 # Raised at the start of a process, by commands, or handled by the room itself: they never reach a request. Or our own
 # fault, which ends as 500 and is logged.
 NOT_OF_REQUESTS = {
+    "aws_setup_incomplete",
     "aws_unavailable",
     "bus_down",
     "config_invalid",
     "no_tokens",
     "not_now",
+    "probe_failed",
     "seal_broken",
     "ses_identity_unknown",
     "shard_unfoldable",
