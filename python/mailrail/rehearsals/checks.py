@@ -277,13 +277,15 @@ def judge_sending(seconds: float, limits: Limits) -> Check:
         return Check(
             "sending", Standing.WARN, message, "Start earlier, send to fewer, or ask Amazon for a larger quota."
         )
-    return Check("sending", Standing.PASS, f"It takes {_duration(seconds)} at {limits.rate:g} a second.")
+    return Check("sending", Standing.PASS, f"It takes {_duration(seconds)} at {limits.rate:,.10g} a second.")
 
 
 def _duration(seconds: float) -> str:
     if seconds >= HOUR_S:
         return f"{seconds / HOUR_S:.1f} hours"
-    return f"{math.ceil(seconds / MINUTE_S)} minutes" if seconds > MINUTE_S else f"{math.ceil(seconds)} seconds"
+    if seconds > MINUTE_S:
+        return f"{math.ceil(seconds / MINUTE_S)} minutes"
+    return f"{math.ceil(seconds)} seconds" if seconds > 1 else "a second"
 
 
 def _perhaps(name: str, known: Collection[str]) -> str:

@@ -124,6 +124,7 @@ def test_a_way_to_unsubscribe(url: str, mails: list[Rendered], standing: str) ->
 @pytest.mark.parametrize(
     ("seconds", "limits", "standing", "words"),
     [
+        (0.2, LIMITS, "pass", "takes a second at"),
         (5.0, LIMITS, "pass", "5 seconds"),
         (90.0, LIMITS, "pass", "2 minutes"),
         (9_000.0, LIMITS, "pass", "2.5 hours"),
