@@ -192,7 +192,7 @@ fn address(seq: i32) -> String {
 }
 
 fn rows_with(count: i32, skip: impl Fn(i32) -> Option<i16>, email: impl Fn(i32) -> String) -> Vec<u8> {
-    let mut writer = Writer::new(9, 0);
+    let mut writer = Writer::new(10, 0);
     for seq in 1..=count {
         writer.row().int4(seq).int2(1);
         match skip(seq) {
@@ -200,7 +200,7 @@ fn rows_with(count: i32, skip: impl Fn(i32) -> Option<i16>, email: impl Fn(i32) 
             None => writer.null(),
         };
         writer.int8(1_000 + i64::from(seq)).text(&email(seq)).text("Ann Lee").text("Ann").null();
-        writer.raw(b"\x01{\"city\": \"Bern\"}");
+        writer.raw(b"\x01{\"city\": \"Bern\"}").raw(b"\x01");
     }
     writer.finish()
 }
