@@ -67,7 +67,7 @@ def create_app(settings: Settings) -> App:
     table = routes(tracking)
     for route in table:
         add_route(app, route)
-    app.ctx.reference = reference.make_reference(make_document(table, app.ctx.ids, settings.public_url))
+    app.ctx.reference = reference.Reference(make_document(table, app.ctx.ids, settings.public_url))
     check_declared(app)
     app.register_middleware(begin_request, "request")
     app.register_middleware(finish_request, "response")
@@ -85,6 +85,8 @@ def add_route(app: App, route: Route) -> None:
         methods=route.methods.split(),
         name=f"{route.methods} {route.path}".translate(NAME_CHARS),
         stream=route.streams,
+        # Else Sanic would read the source of each handler to guess it.
+        error_format="json",
         ctx_access=route.access,
         ctx_operation=route.operation,
     )

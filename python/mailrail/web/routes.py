@@ -1,7 +1,8 @@
-"""What the API says of itself: /openapi.json, /docs and /docs/errors. Made once at the start, the same for everybody."""
+"""What the API says of itself: /openapi.json, /docs and /docs/errors. Made once, the same for everybody."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -22,17 +23,21 @@ PAGE_HEADERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reference:
-    """What the API says of itself, as it is sent."""
+    """What the API says of itself. Both forms of the document are made when somebody first asks for them."""
 
-    document: bytes
-    page: str
+    content: Mapping[str, Any]
 
+    @cached_property
+    def document(self) -> bytes:
+        """As it is sent to programs."""
+        return orjson.dumps(self.content)
 
-def make_reference(document: Mapping[str, Any]) -> Reference:
-    """Both forms of the document."""
-    return Reference(orjson.dumps(document), docs_page(document))
+    @cached_property
+    def page(self) -> str:
+        """As it is sent to people."""
+        return docs_page(self.content)
 
 
 @operation(answers={200: JSON})
