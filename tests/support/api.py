@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 from sanic import Sanic
+from sanic.router import Router
 
 from mailrail.accounts import service as accounts
 from mailrail.accounts.model import Plan, Scope
@@ -142,3 +143,5 @@ async def running_api(settings: Settings, operator: Pool, port: int = 0) -> Asyn
     base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with running(app, listener), aiohttp.ClientSession() as session:
         yield Api(app, base_url, operator, session)
+    # Sanic's cache of found routes belongs to the class: it would keep a thousand apps alive, and the collector busy with them.
+    Router.get.cache_clear()
