@@ -8,19 +8,15 @@ window begins far below zero); `refused` has used its window up.
 
 import argparse
 import asyncio
-import contextlib
 import os
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
 import uvloop
 
+from benches.bare_app import bare_app
 from benches.machine import describe_machine, median
 from mailrail.accounts import service as accounts
 from mailrail.accounts.model import Plan
@@ -31,7 +27,7 @@ from tests.support import postgres
 from tests.support.fleet import starting
 from tests.support.installation import free_port
 from tests.support.load import http_request, put_load
-from tests.support.processes import descendants, wait_until
+from tests.support.processes import descendants
 
 CONNECTIONS = 32
 RATIO_MIN = 0.12
@@ -64,7 +60,7 @@ def main() -> int:
             keys = uvloop.run(make_accounts(database.superuser_url))
             with (
                 starting("api", settings, Path(folder)) as api,
-                bare_app(free_port(), Path(folder)) as (bare, bare_port),
+                bare_app(BARE_APP, free_port(), Path(folder)) as (bare, bare_port),
             ):
                 for pid in (api.pid, bare):
                     os.sched_setaffinity(pid, cores[:1])
@@ -145,24 +141,6 @@ async def make_list(port: int, key: str) -> str:
     answer = orjson.loads(await reader.readexactly(length))
     writer.close()
     return str(answer["id"])
-
-
-@contextlib.contextmanager
-def bare_app(port: int, folder: Path) -> Iterator[tuple[int, int]]:
-    """(process id, port) of the bare app while the block runs."""
-    with (folder / "bare.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-c", BARE_APP, str(port)], stdout=log, stderr=log)
-
-    def is_up() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    try:
-        wait_until(is_up, "the start of the bare app")
-        yield process.pid, port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
 
 
 if __name__ == "__main__":

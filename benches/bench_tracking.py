@@ -13,9 +13,6 @@ import contextlib
 import itertools
 import math
 import os
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +23,7 @@ from pathlib import Path
 import asyncpg
 import uvloop
 
+from benches.bare_app import bare_app
 from benches.bench_requests import cpu_s
 from benches.machine import describe_machine, median
 from mailrail._core import Codec
@@ -35,7 +33,6 @@ from tests.support import postgres
 from tests.support.fleet import starting
 from tests.support.installation import free_port
 from tests.support.load import put_load
-from tests.support.processes import wait_until
 from tests.support.streams import TestStream, make_account, make_stream
 
 CONNECTIONS = 32
@@ -112,7 +109,7 @@ async def bench(database: postgres.Database, folder: Path, core: int, seconds: f
     stream = await fill(conn)
     ways = requests_of(Codec(settings.secret_key.encode()), stream)
     found = {f"{bare}{kind}": Found() for kind in ways for bare in ("bare ", "")}
-    with starting("api", settings, folder) as api, bare_app(free_port(), folder) as (bare_pid, bare_port):
+    with starting("api", settings, folder) as api, bare_app(BARE_APP, free_port(), folder) as (bare_pid, bare_port):
         for pid in (api.pid, bare_pid):
             os.sched_setaffinity(pid, {core})
         probes = itertools.cycle(range(RECIPIENTS + 1, RECIPIENTS + PROBES + 1))
@@ -212,24 +209,6 @@ async def stored_of(conn: asyncpg.Connection, stream: TestStream, seq: int) -> i
         "SELECT count(*) FROM events WHERE stream_id = $1 AND seq = $2", stream.stream_id, seq
     )
     return stored
-
-
-@contextlib.contextmanager
-def bare_app(port: int, folder: Path) -> Iterator[tuple[int, int]]:
-    """(process id, port) of the bare app while the block runs."""
-    with (folder / "bare.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-c", BARE_APP, str(port)], stdout=log, stderr=log)
-
-    def is_up() -> bool:
-        with socket.socket() as asked:
-            return asked.connect_ex(("127.0.0.1", port)) == 0
-
-    try:
-        wait_until(is_up, "the start of the bare app")
-        yield process.pid, port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,7 @@ MAILS_LOCK = 0x6D61696C
 class Standing:
     """What decides about mails before anything is written: whether sending is held, which of the domains are verified, and what
     they let be known of their mail, which of the addresses are suppressed and why, or not to be tracked, why the account may send
-    nothing, and the shard under a lease that holds from now, if
-    it is still to be had. With `has_erased` some of the addresses may be suppressed that are known by their hash alone.
+    nothing, and the shard under a lease that holds from now, if it is still to be had. With `has_erased` some of the addresses may be suppressed that are known by their hash alone.
     """
 
     is_held: bool
