@@ -21,7 +21,8 @@ import orjson
 import uvloop
 from botocore.config import Config
 
-from benches.bench_requests import bare_app, cpu_s, postmaster
+from benches.bare_app import bare_app
+from benches.bench_requests import BARE_APP, cpu_s, postmaster
 from benches.machine import describe_machine, median
 from mailrail.accounts import service as accounts
 from mailrail.accounts.model import Plan
@@ -64,7 +65,7 @@ def main() -> int:
             with (
                 fleet.simulated(database, Path(folder), {}, event_types=[]) as (settings, simulator),
                 fleet.starting("api", settings, Path(folder)) as api,
-                bare_app(free_port(), Path(folder)) as (bare, bare_port),
+                bare_app(BARE_APP, free_port(), Path(folder)) as (bare, bare_port),
             ):
                 for pid in (api.pid, bare):
                     os.sched_setaffinity(pid, cores[:1])

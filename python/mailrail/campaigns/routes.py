@@ -1,6 +1,5 @@
 """/api/v1/campaigns and /api/v1/stats."""
 
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -41,7 +40,7 @@ from mailrail.campaigns.model import (
 from mailrail.campaigns.recipients import WORDS
 from mailrail.contacts import service as contacts
 from mailrail.contacts.model import ListNotFound
-from mailrail.db.pool import DATABASE_ERRORS, Connection
+from mailrail.db.pool import Connection
 from mailrail.domains import service as domains
 from mailrail.domains.model import NoDefaultSender, SenderNotVerified
 from mailrail.emails.model import SendingHeld, State
@@ -52,12 +51,11 @@ from mailrail.wallet.model import InsufficientFunds, WalletFrozen
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
+from mailrail.web.csv_export import send_csv
 from mailrail.web.fields import Fields
 from mailrail.web.openapi import CSV, PER_RECIPIENT, Query, operation
 from mailrail.web.pages import PAGE_QUERY, page_answer, read_page, read_page_after
 from mailrail.web.values import shown_time_or_none
-
-log = logging.getLogger(__name__)
 
 PARAMS = {"html": "content", "lists": "audience.lists", "exclude.lists": "audience.exclude.lists"}
 # Why a retry leaves recipients out whom the statistics count as failed.
@@ -260,7 +258,8 @@ async def page_recipients(request: Request, campaign_id: str) -> HTTPResponse | 
             items = [shown_recipient(one, stream_id, ctx.ids) for one in found]
             return answer(page_answer("recipients", items, asked, total))
         slices = await recipients.read_slices(conn, account_id, stream_id, states)
-    await _send_csv(request, campaign, slices, states)
+    name = f"{ctx.ids.encode(Kind.CAMPAIGN, campaign.id)}-recipients.csv"
+    await send_csv(request, name, recipients.CSV_HEADER, _csv_slices(request, campaign, slices, states))
     return None
 
 
@@ -360,29 +359,15 @@ async def _answer_campaign(request: Request, conn: Connection, campaign: Campaig
     return answer(_shown(campaign, audience_count, request))
 
 
-async def _send_csv(
+async def _csv_slices(
     request: Request, campaign: Campaign, slices: list[tuple[int, int]], states: frozenset[State]
-) -> None:
-    """A slice at a time: memory stays constant, and no connection is held while a slow client reads."""
-    ctx, account_id = request.app.ctx, request.ctx.account.id
-    name = f"{ctx.ids.encode(Kind.CAMPAIGN, campaign.id)}-recipients.csv"
-    headers = {"Cache-Control": "no-store", "Content-Disposition": f'attachment; filename="{name}"'}
-    response = await request.respond(content_type="text/csv; charset=utf-8", headers=headers)
-    await response.send(recipients.CSV_HEADER)
-    try:
-        for first, last in slices:
-            async with request.transaction() as conn:
-                assert campaign.stream_id is not None
-                lines = await recipients.read_csv(conn, account_id, campaign.stream_id, states, first, last)
-            if lines:
-                await response.send(lines)
-    except DATABASE_ERRORS as error:
-        log.warning("%s: an export broke off (%s)", request.ctx.request_id, type(error).__name__)
-        # Sanic would end the answer in order, and half a list would look whole.
-        transport: Any = request.transport
-        transport.abort()
-        return
-    await response.eof()
+) -> AsyncIterator[bytes]:
+    for first, last in slices:
+        async with request.transaction() as conn:
+            assert campaign.stream_id is not None
+            lines = await recipients.read_csv(conn, request.ctx.account.id, campaign.stream_id, states, first, last)
+        if lines:
+            yield lines
 
 
 def _shown(campaign: Campaign, audience_count: int | None, request: Request) -> CampaignAnswer:

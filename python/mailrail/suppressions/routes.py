@@ -1,13 +1,12 @@
 """…/suppressions, the same in both dialects."""
 
 import asyncio
-import logging
+from collections.abc import AsyncIterator
 from typing import Any, TypedDict
 from urllib.parse import unquote
 
 from sanic.response import HTTPResponse
 
-from mailrail.db.pool import DATABASE_ERRORS
 from mailrail.ids import Ids, Kind
 from mailrail.suppressions import files, form, service
 from mailrail.suppressions.model import Reason, Suppression, SuppressionFilter, SuppressionNotFound, SuppressionStays
@@ -15,12 +14,11 @@ from mailrail.web.admission import MediaTypeRefused
 from mailrail.web.answers import answer
 from mailrail.web.body import read_object
 from mailrail.web.context import Request
+from mailrail.web.csv_export import send_csv
 from mailrail.web.fields import Fields
 from mailrail.web.openapi import CSV, Query, operation
 from mailrail.web.pages import PAGE_QUERY, PageAnswer, page_answer, read_page
 from mailrail.web.values import shown_time
-
-log = logging.getLogger(__name__)
 
 # Suppressions that one statement of an export reads.
 SLICE = 5000
@@ -100,7 +98,7 @@ async def page(request: Request) -> HTTPResponse | None:
     wanted, as_csv = form.read_filter(fields), fields.word("format", ("json", "csv")) == "csv"
     fields.finish()
     if as_csv:
-        await _send_csv(request, wanted)
+        await send_csv(request, "suppressions.csv", files.write_header(), _slices(request, wanted))
         return None
     asked = read_page(request, Kind.SUPPRESSION, ctx.ids)
     async with request.transaction() as conn:
@@ -131,27 +129,15 @@ async def create(request: Request) -> HTTPResponse:
     return answer(shown, 201 if added else 200)
 
 
-async def _send_csv(request: Request, wanted: SuppressionFilter) -> None:
-    """A slice at a time: memory stays constant, and no connection is held while a slow client reads."""
-    headers = {"Cache-Control": "no-store", "Content-Disposition": 'attachment; filename="suppressions.csv"'}
-    response = await request.respond(content_type="text/csv; charset=utf-8", headers=headers)
-    await response.send(files.write_header())
+async def _slices(request: Request, wanted: SuppressionFilter) -> AsyncIterator[bytes]:
     after_id: int | None = None
-    try:
-        while True:
-            async with request.transaction() as conn:
-                found = await service.page(conn, request.ctx.account.id, wanted, SLICE, 0, after_id)
-            if not found:
-                break
-            await response.send(files.write_lines(found))
-            after_id = found[-1].id
-    except DATABASE_ERRORS as error:
-        log.warning("%s: an export broke off (%s)", request.ctx.request_id, type(error).__name__)
-        # Sanic would end the answer in order, and half a list would look whole.
-        transport: Any = request.transport
-        transport.abort()
-        return
-    await response.eof()
+    while True:
+        async with request.transaction() as conn:
+            found = await service.page(conn, request.ctx.account.id, wanted, SLICE, 0, after_id)
+        if not found:
+            return
+        yield files.write_lines(found)
+        after_id = found[-1].id
 
 
 @operation(
