@@ -1,7 +1,8 @@
 -- `email.sent` is told whoever publishes what: by Amazon's Send event where there is one, else by the fold that first finds the mail
 -- accepted. Expand only.
 
--- Amazon's event and the fold, whichever comes first. Events of one attempt are one, so no two messages exist yet.
+-- Amazon's event (tell_events gives way to it) and the fold, whichever comes first. Events of one attempt are one, so no two messages
+-- exist yet.
 CREATE UNIQUE INDEX webhook_messages_sent_once ON webhook_messages (stream_id, seq, attempt) WHERE type = 'email.sent';
 
 CREATE FUNCTION tell_accepted() RETURNS trigger
@@ -44,34 +45,5 @@ CREATE TRIGGER accepted_told AFTER INSERT ON recipient_state REFERENCING NEW TAB
 CREATE TRIGGER accepted_later_told AFTER UPDATE ON recipient_state
   REFERENCING OLD TABLE AS old_states NEW TABLE AS new_states
   FOR EACH STATEMENT EXECUTE FUNCTION tell_accepted();
-
--- As before, but for the last line: a fold may have told of a Send event already.
-CREATE OR REPLACE FUNCTION tell_events() RETURNS trigger
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = mailrail, pg_temp AS $$
-BEGIN
-  IF NOT EXISTS (SELECT FROM webhook_endpoints WHERE is_active) THEN
-    RETURN NULL;
-  END IF;
-  INSERT INTO webhook_messages (account_id, type, at, stream_id, seq, attempt, campaign_id, contact_id, facts)
-    SELECT e.account_id, t.type, coalesce(e.at, e.received_at), e.stream_id, e.seq, e.attempt, s.campaign_id, a.contact_id,
-      mail_facts(a.email, s.is_test, f.subject, f.tags) || CASE
-        WHEN e.kind = 10 THEN jsonb_build_object('link', clicked_link(e.stream_id, e.seq, e.detail))
-        WHEN e.kind IN (3, 4) THEN jsonb_build_object('bounceType', CASE e.kind WHEN 3 THEN 'hard' ELSE 'soft' END,
-                                                      'reason', left(e.detail, 1000))
-        WHEN e.kind IN (7, 8) THEN jsonb_build_object('reason', left(e.detail, 1000))
-        ELSE '{}' END
-    FROM new_events e
-    JOIN (VALUES (1, 'email.sent'), (2, 'email.delivered'), (3, 'email.bounced'), (4, 'email.bounced'),
-                 (7, 'email.complained'), (8, 'email.delayed'), (9, 'email.opened'), (10, 'email.clicked')) t (kind, type)
-      ON t.kind = e.kind
-    JOIN streams s ON s.stream_id = e.stream_id
-    JOIN audience a ON a.stream_id = e.stream_id AND a.seq = e.seq
-    -- A transactional mail's first row has what all its addresses share.
-    LEFT JOIN mails m ON m.stream_id = e.stream_id AND m.seq = e.seq AND s.campaign_id IS NULL
-    LEFT JOIN mails f ON f.stream_id = m.stream_id AND f.seq = m.first_seq
-    WHERE is_asked_for(e.account_id, t.type)
-    ON CONFLICT DO NOTHING;
-  RETURN NULL;
-END $$;
 
 REVOKE ALL ON FUNCTION tell_accepted(), tell_sent(bigint[], integer[], smallint[], timestamptz[]) FROM PUBLIC;
