@@ -77,7 +77,6 @@ def programs(*, listening: bool) -> list[Block]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def installation(database: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Installation]:
     async with installed(database, tmp_path_factory.mktemp("simulator")) as running:
-        await until(running.limiter_is_open, "the limiter's figures")
         yield running
 
 

@@ -32,7 +32,6 @@ from tests.support.seeds import (
     transcription_errors,
 )
 from tests.support.tools import require
-from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -86,7 +85,6 @@ async def installation(database: Database, tmp_path_factory: pytest.TempPathFact
     """Campaigns wait, for nobody works on them; events do not come, so that what is sent stays `sent`, as printed."""
     folder = tmp_path_factory.mktemp("simulator")
     async with installed(database, folder, roles=("fold",), event_types=[]) as running:
-        await until(running.limiter_is_open, "the limiter's figures")
         yield running
 
 

@@ -19,6 +19,7 @@ from mailrail.worker import ROLES, Worker, assemble
 from tests.support.api import Api, Tenant, running_api
 from tests.support.postgres import Database
 from tests.support.simulator import RunningSimulator, simulating
+from tests.support.waiting import until
 
 SETTLE_TIMEOUT_S = 40
 ROUND_SIZE = 60
@@ -118,7 +119,8 @@ async def installed(
     **simulator_options: Any,
 ) -> AsyncIterator[Installation]:
     """An installation for the length of a block; `changes` are settings, `roles` what its worker does. With the simulator's option
-    `event_queue` events are pulled, else they are posted to the API.
+    `event_queue` events are pulled, else they are posted to the API. SES has told its figures by then, so that mail is sent as it
+    comes and is not left to the workers.
     """
     api_port, simulator_port = free_port(), free_port()
     queue = simulator_options.get("event_queue", "")
@@ -145,8 +147,10 @@ async def installed(
             worker = assemble(settings, pool)
             await take_keys(worker.sender, settings)
             try:
+                installation = Installation(settings, api, simulator, worker)
+                await until(installation.limiter_is_open, "the limiter's figures")
                 async with playing(worker, roles):
-                    yield Installation(settings, api, simulator, worker)
+                    yield installation
             finally:
                 await worker.bus.close()
         await pool.close()

@@ -23,7 +23,6 @@ ASKS: dict[str, Any] = {"doubleOptIn": True, "confirmation": {"wording": "I want
 @pytest.fixture
 async def installation(database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
     async with installed(database, tmp_path / "simulator") as running:
-        await until(running.limiter_is_open, "the limiter's figures")
         yield running
 
 

@@ -26,9 +26,6 @@ WELCOME = {
 @pytest.fixture
 async def installation(database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
     async with installed(database, tmp_path / "simulator") as running:
-        async with asyncio.timeout(20):
-            while not await running.limiter_is_open():
-                await asyncio.sleep(0.05)
         yield running
 
 

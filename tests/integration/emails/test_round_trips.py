@@ -14,7 +14,6 @@ from mailrail.db import pool
 from tests.integration.emails.test_emails_api import QUICK, send
 from tests.support.installation import Installation, installed
 from tests.support.postgres import Database
-from tests.support.waiting import until
 
 # asyncpg asks once per connection what an array is.
 INTROSPECTION = ("typeinfo_tree", "'jit'")
@@ -67,7 +66,6 @@ def trips(monkeypatch: pytest.MonkeyPatch) -> Trips:
 @pytest.fixture
 async def installation(trips: Trips, database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
     async with installed(database, tmp_path / "simulator", QUICK | {"lease_s": 60.0}, roles=()) as running:
-        await until(running.limiter_is_open, "the limiter's figures")
         yield running
 
 

@@ -11,7 +11,6 @@ from tests.support.api import Tenant
 from tests.support.installation import Installation, installed
 from tests.support.people import add_contact, add_list
 from tests.support.postgres import Database
-from tests.support.waiting import until
 
 NAMES = ["List-Unsubscribe", "List-Unsubscribe-Post"]
 
@@ -21,7 +20,6 @@ async def installation(
     database: Database, tmp_path: Path, request: pytest.FixtureRequest
 ) -> AsyncIterator[Installation]:
     async with installed(database, tmp_path / "simulator", {"wire_mode": request.param}) as running:
-        await until(running.limiter_is_open, "the limiter's figures")
         yield running
 
 

@@ -79,7 +79,6 @@ async def installation(database: Database, tmp_path: Path) -> AsyncIterator[Inst
     # Without the role `erase`: the test takes its steps.
     roles = ("send", "relay", "apply", "fold", "confirm")
     async with installed(database, tmp_path / "simulator", roles=roles) as running:
-        await until(running.limiter_is_open, "the limiter's figures")
         yield running
 
 

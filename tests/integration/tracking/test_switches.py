@@ -15,7 +15,6 @@ from tests.support.api import Tenant
 from tests.support.installation import Installation, installed
 from tests.support.postgres import Database
 from tests.support.streams import make_stream
-from tests.support.waiting import until
 
 LINK = "https://example.com/a?b=1"
 HTML = f'<p>Hi {{{{ firstName }}}}</p><a href="{LINK.replace("&", "&amp;")}">A</a>'
@@ -25,7 +24,6 @@ OFF, ON = {"opens": False, "clicks": False}, {"opens": True, "clicks": True}
 @pytest.fixture
 async def installation(database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
     async with installed(database, tmp_path / "simulator") as running:
-        await until(running.limiter_is_open, "the limiter's figures")
         yield running
 
 
