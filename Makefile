@@ -21,7 +21,7 @@ PROCESSES ?= $(shell echo $$(( $(CORES) < 3 ? 3 : $(CORES) > 8 ? 8 : $(CORES) ))
 
 test: build ## run all tests that this machine can, and say what was skipped and why
 	cargo test --workspace --quiet
-	$(BIN)/pytest tests --numprocesses $(PROCESSES) --dist loadfile -m "not chaos and not load" $(ARGS)
+	$(BIN)/pytest tests --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "not chaos and not load" $(ARGS)
 	$(BIN)/pytest tests -m "chaos or load"
 
 lint: build ## check style, types and the stub of the Rust module

@@ -1,4 +1,6 @@
-"""Fixtures that every test may use. A database belongs to a test module; pools belong to one test, as their loop does."""
+"""Fixtures that every test may use. A database belongs to a test module, and so do the loop and what lives
+in it: pools, and the API.
+"""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -37,7 +39,7 @@ def database(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Datab
     postgres.drop(cluster, name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def api_pool(database: Database) -> AsyncIterator[Pool]:
     """Connections as mailrail_api, under row level security."""
     pool = await open_pool(database.api_url, application_name="tests api")
@@ -45,7 +47,7 @@ async def api_pool(database: Database) -> AsyncIterator[Pool]:
     await pool.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def worker_pool(database: Database) -> AsyncIterator[Pool]:
     """Connections as mailrail_worker, which sees all tenants."""
     pool = await open_pool(database.worker_url, application_name="tests worker", hot=True)
@@ -53,7 +55,7 @@ async def worker_pool(database: Database) -> AsyncIterator[Pool]:
     await pool.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def superuser_pool(database: Database) -> AsyncIterator[Pool]:
     """Connections as the superuser, to look behind the curtain."""
     pool = await open_pool(database.superuser_url, application_name="tests superuser")

@@ -1,5 +1,5 @@
 """Fixtures of tests that hold the API to its own document."""
 
-from tests.integration.conftest import api, identities, stranger, tenant
+from tests.integration.conftest import api, identities, identity_server, stranger, tenant
 
-__all__ = ["api", "identities", "stranger", "tenant"]
+__all__ = ["api", "identities", "identity_server", "stranger", "tenant"]

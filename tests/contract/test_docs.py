@@ -17,7 +17,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from mailrail.accounts.model import REQUESTS_PER_MINUTE, Plan
 from mailrail.config import Settings
@@ -33,8 +32,6 @@ from tests.support.postgres import Database
 from tests.support.seeds import differences, printed_json
 from tests.support.tools import require
 from tests.support.waiting import until
-
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 ADDRESS, KEY = f"http://127.0.0.1:{Settings().port}", "sk_live_…"
@@ -74,13 +71,13 @@ def programs(*, listening: bool) -> list[Block]:
     ]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest.fixture(scope="module")
 async def installation(database: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Installation]:
     async with installed(database, tmp_path_factory.mktemp("simulator")) as running:
         yield running
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def tenant(installation: Installation) -> Tenant:
     """An account as `make run` leaves it."""
     found = await installation.api.add_tenant()

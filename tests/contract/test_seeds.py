@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 import pytest
-import pytest_asyncio
 
 from mailrail.accounts.model import Plan
 from tests.support.api import Tenant
@@ -32,8 +31,6 @@ from tests.support.seeds import (
     transcription_errors,
 )
 from tests.support.tools import require
-
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FUNDS_MICROS = 10_000_000
 
@@ -80,7 +77,7 @@ async def test_a_transcribed_sample_is_the_printed_one(piece: Piece) -> None:
 # —— the installation, and what each sample takes for given ————————————————————————————————————————————————————————————
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest.fixture(scope="module")
 async def installation(database: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Installation]:
     """Campaigns wait, for nobody works on them; events do not come, so that what is sent stays `sent`, as printed."""
     folder = tmp_path_factory.mktemp("simulator")
@@ -88,7 +85,7 @@ async def installation(database: Database, tmp_path_factory: pytest.TempPathFact
         yield running
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def tenant(installation: Installation) -> Tenant:
     """An account that may send from every domain of the samples."""
     found = await installation.api.add_tenant(funds_micros=FUNDS_MICROS)

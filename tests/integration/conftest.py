@@ -10,17 +10,24 @@ from tests.support.identities import Identities, running_identities
 from tests.support.postgres import Database
 
 
-@pytest.fixture
-async def identities() -> AsyncIterator[Identities]:
-    """SES's identities."""
+@pytest.fixture(scope="module")
+async def identity_server() -> AsyncIterator[Identities]:
+    """What stands in for SES's identities."""
     async with running_identities() as known:
         yield known
 
 
 @pytest.fixture
-async def api(database: Database, worker_pool: Pool, identities: Identities) -> AsyncIterator[Api]:
-    """A running API."""
-    async with running_api(database.settings(ses_endpoint=identities.endpoint), worker_pool) as running:
+def identities(identity_server: Identities) -> Identities:
+    """SES's identities; none is known yet."""
+    identity_server.forget()
+    return identity_server
+
+
+@pytest.fixture(scope="module")
+async def api(database: Database, worker_pool: Pool, identity_server: Identities) -> AsyncIterator[Api]:
+    """A running API. It is the module's: a test that changes it puts back what was (`monkeypatch`)."""
+    async with running_api(database.settings(ses_endpoint=identity_server.endpoint), worker_pool) as running:
         yield running
 
 

@@ -27,6 +27,10 @@ class Identities:
         """For MAILRAIL_SES_ENDPOINT."""
         return f"http://127.0.0.1:{self.port}"
 
+    def forget(self) -> None:
+        """As new; the port stays."""
+        self.__dict__.update(Identities(port=self.port).__dict__)
+
     async def get(self, request: web.Request) -> web.Response:
         """GetEmailIdentity."""
         name = request.match_info["name"]

@@ -106,7 +106,9 @@ async def test_an_account_has_so_many_keys(tenant: Tenant, monkeypatch: pytest.M
     assert (await tenant.post("/api/v1/keys", {"name": "k"})).status == 201
 
 
-async def test_the_use_of_a_key_is_noted_once_a_minute(tenant: Tenant, worker_pool: Pool) -> None:
+async def test_the_use_of_a_key_is_noted_once_a_minute(
+    tenant: Tenant, worker_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def used() -> str:
         row = await worker_pool.fetchrow(
             "SELECT xmin::text, last_used_at FROM api_keys WHERE account_id = $1", account_id
@@ -117,7 +119,7 @@ async def test_the_use_of_a_key_is_noted_once_a_minute(tenant: Tenant, worker_po
 
     account_id = tenant.account_id
     # Each request proves the key anew, as those of different processes do.
-    tenant.api.app.ctx.proven_keys = ProvenKeys(trust_s=0)
+    monkeypatch.setattr(tenant.api.app.ctx, "proven_keys", ProvenKeys(trust_s=0))
     await tenant.get("/api/v1/contacts")
     first = await used()
     await tenant.get("/api/v1/contacts")

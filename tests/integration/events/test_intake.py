@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,9 +12,9 @@ from tests.support.installation import Installation, installed
 from tests.support.postgres import Database
 
 
-@pytest.fixture
-async def installation(database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
-    async with installed(database, tmp_path / "simulator") as running:
+@pytest.fixture(scope="module")
+async def installation(database: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Installation]:
+    async with installed(database, tmp_path_factory.mktemp("simulator")) as running:
         yield running
 
 

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mailrail.app import create_app, listen, running
 from mailrail.config import Settings
-from mailrail.db.pool import Pool
+from mailrail.db.pool import Pool, open_pool
 from mailrail.errors import StartError
 from mailrail.ops import metrics as page
 from mailrail.ops import store
@@ -156,9 +156,10 @@ async def test_scrapes_share_a_reading(worker_pool: Pool, monkeypatch: pytest.Mo
     assert readings == 2
 
 
-async def test_without_a_database_the_page_says_so(database: Database, worker_pool: Pool) -> None:
+async def test_without_a_database_the_page_says_so(database: Database) -> None:
     settings = database.settings(worker_port=free_port())
-    health = Health(settings, worker_pool, Metrics())
+    pool = await open_pool(database.worker_url, application_name="tests worker")
+    health = Health(settings, pool, Metrics())
     base = f"http://127.0.0.1:{settings.worker_port}"
     async with serving(health), aiohttp.ClientSession() as session:
 
@@ -171,7 +172,7 @@ async def test_without_a_database_the_page_says_so(database: Database, worker_po
         health.draining = True
         assert await ask("/readyz") == (503, '{"status": "draining"}')
         health.draining = False
-        await worker_pool.close()
+        await pool.close()
         assert await ask("/readyz") == (503, '{"status": "no database"}')
         status, text = await ask("/metrics")
         assert status == 200

@@ -73,7 +73,7 @@ async def test_beyond_the_plan_is_refused_until_the_window_ends(
     api: Api, starter: Tenant, superuser_pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 0.0
-    api.app.ctx.limits = Limits(clock=lambda: time.monotonic() + now_s)
+    monkeypatch.setattr(api.app.ctx, "limits", Limits(clock=lambda: time.monotonic() + now_s))
     await set_window(superuser_pool, starter.account_id, 98, age_s=30)
     assert [(await starter.get(PATH)).headers["ratelimit-remaining"] for _ in range(2)] == ["1", "0"]
     counted = 0

@@ -82,10 +82,10 @@ async def test_an_unreadable_request_gets_an_answer(api: Api) -> None:
     assert b"x-request-id: req_" in answer.lower()
 
 
-async def test_readiness_follows_the_database_and_the_drain(api: Api) -> None:
+async def test_readiness_follows_the_database_and_the_drain(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await api.call("GET", "/readyz")).status == 200
     assert (await api.call("GET", "/healthz")).status == 200
-    api.app.ctx.draining = True
+    monkeypatch.setattr(api.app.ctx, "draining", True)
     assert (await api.call("GET", "/readyz")).status == 503
     assert (await api.call("GET", "/healthz")).status == 200
 
