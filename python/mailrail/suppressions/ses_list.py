@@ -69,7 +69,7 @@ async def write_copy(conn: Connection, copy: Copy) -> None:
     )
 
 
-async def add(conn: Connection, entries: Sequence[Listed], walk: datetime) -> None:
+async def add(conn: Connection, entries: Sequence[Listed], begun: datetime) -> None:
     """What SES lists, as seen by the walk that began then, so that no jump of the clock during it makes an address unseen."""
     await conn.execute(
         """INSERT INTO ses_suppressions (email, reason, updated_at, seen_at)
@@ -79,7 +79,7 @@ async def add(conn: Connection, entries: Sequence[Listed], walk: datetime) -> No
         [one.email for one in entries],
         [one.reason for one in entries],
         [one.updated_at for one in entries],
-        walk,
+        begun,
     )
 
 
