@@ -137,7 +137,7 @@ def add_operator(commands: Commands) -> None:
     deposit.add_argument("--key", help="name of this deposit; the same name never adds money twice")
 
     suppressions = add_group(commands, "suppressions", "the suppression list of Amazon SES")
-    add(suppressions, "sync", operator("sync_suppressions"), "copy the list now, all of it")
+    add(suppressions, "sync", operator("sync_suppressions", in_steps=True), "copy the list now, all of it")
     add(suppressions, "status", operator("show_ses_list"), "how old the copy is, and what SES has not lifted yet")
 
     reputations = add_group(commands, "reputation", "how much of a tenant's mail bounces or is called spam")
@@ -338,8 +338,8 @@ def version(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def operator(name: str) -> Callable[[argparse.Namespace], int]:
-    """A command of `commands.py`, on a connection as the worker's role."""
+def operator(name: str, *, in_steps: bool = False) -> Callable[[argparse.Namespace], int]:
+    """A command of `commands.py`, on a connection as the worker's role: one transaction, or several `in_steps`."""
 
     def run(arguments: argparse.Namespace) -> int:
         from mailrail import commands
@@ -347,7 +347,7 @@ def operator(name: str) -> Callable[[argparse.Namespace], int]:
 
         current = load(attach(os.environ), "command")
         config.require_database(current, "worker_database_url")
-        return asyncio.run(commands.run(getattr(commands, name), arguments, current))
+        return asyncio.run(commands.run(getattr(commands, name), arguments, current, in_steps=in_steps))
 
     return run
 

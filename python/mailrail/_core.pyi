@@ -460,8 +460,8 @@ class ImportPlan:
         """`options`, JSON: {"format": "csv" | "json", "delimiter", "columns": [target | null, …], "mapping":
         {key: target | null}, "tags": […], "status": "subscribed" | "unsubscribed" | null}.
 
-        A target is email, name, firstName, lastName, status, tags, customFields (an object) or customFields.x; null reads
-        nothing. `columns` is for CSV; in JSON only keys with another name need a `mapping`. Raises CoreError.
+        A target is email, name, firstName, lastName, status, tags, tracking, customFields (an object) or customFields.x;
+        null reads nothing. `columns` is for CSV; in JSON only keys with another name need a `mapping`. Raises CoreError.
         """
 
     def read(self, piece: bytes, first_row: int, valid: dict[str, str], refused: dict[str, str]) -> ImportRows:
@@ -479,8 +479,9 @@ class ImportRows:
     @property
     def contacts(self) -> bytes:
         """Rows (email text, name text null, first_name text null, last_name text null, name_given bool, status text null,
-        tags text[], custom_fields jsonb), one per address and in the order of lower(email). `name_given` tells a name
-        that was given from one put together from its parts. Of several rows with one address, the last word counts.
+        tags text[], custom_fields jsonb, tracking bool null), one per address and in the order of lower(email).
+        `name_given` tells a name that was given from one put together from its parts. Of several rows with one address,
+        the last word counts.
         """
 
     @property

@@ -1,8 +1,10 @@
 """The operator's commands on accounts, keys and wallets. Each gets its arguments and an office to work in, and returns what to print."""
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -27,15 +29,17 @@ from mailrail.wallet import service as wallet
 from mailrail.wallet.model import MICROS_PER_USD, dollars
 
 SAMPLE_MAX_CHARS = 200
-
-
 # Lifts of SES's list that are printed.
 LIFTS_SHOWN = 20
+# A walk through SES's list tells how far it is; Amazon gives about a thousand addresses a second.
+PROGRESS_INTERVAL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Office:
-    """What a command works with: a connection as the worker's role, in a transaction, and the public ids."""
+    """What a command works with: a connection as the worker's role, in a transaction unless the command goes in steps, and the
+    public ids.
+    """
 
     conn: Connection
     ids: Ids
@@ -45,12 +49,12 @@ class Office:
 Command = Callable[[Office, argparse.Namespace], Coroutine[Any, Any, str]]
 
 
-async def run(command: Command, arguments: argparse.Namespace, settings: Settings) -> int:
-    """One command in one transaction."""
+async def run(command: Command, arguments: argparse.Namespace, settings: Settings, *, in_steps: bool = False) -> int:
+    """One command in one transaction, or `in_steps`, where it waits for others in between and commits by itself."""
     connection = await connect(settings.worker_database_url, application_name="mailrail command")
     try:
         await migrate.check_database(connection, settings.secret_key)
-        async with connection.transaction():
+        async with nullcontext() if in_steps else connection.transaction():
             office = Office(connection, Ids(Codec(settings.secret_key.encode())), settings)
             printed = await command(office, arguments)
     finally:
@@ -177,12 +181,20 @@ async def release_reputation(office: Office, arguments: argparse.Namespace) -> s
 
 
 async def sync_suppressions(office: Office, arguments: argparse.Namespace) -> str:
-    """Copies SES's suppression list now, all of it; how many addresses it has."""
+    """Copies SES's suppression list now, all of it; how many addresses it has. How far it is goes to stderr."""
     if not await ses_list.take_turn(office.conn):
         raise ConfigError("a worker is at the list of SES just now; try again in a minute")
+    told_at = time.monotonic()
+
+    def tell(told: int) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at >= PROGRESS_INTERVAL_S:
+            told_at = time.monotonic()
+            print(f"{told:,} addresses so far", file=sys.stderr, flush=True)
+
     # The pool is for what workers do by themselves; this is one connection's work.
-    told = await copy_list(office.conn, office.settings, whole=True)
-    return f"SES keeps mail from {told:,} addresses; the copy is of now"
+    await copy_list(office.conn, office.settings, whole=True, tell=tell)
+    return f"SES keeps mail from {await ses_list.count(office.conn):,} addresses; the copy is of now"
 
 
 async def show_ses_list(office: Office, arguments: argparse.Namespace) -> str:

@@ -124,6 +124,12 @@ def people(path: str) -> tuple[Route, ...]:
         Route("DELETE", f"{path}/lists/<list_id>", Scope.CONTACTS_WRITE, contacts.delete_list),
         Route("POST", f"{path}/lists/<list_id>/contacts", Scope.CONTACTS_WRITE, contacts.add_members),
         Route("DELETE", f"{path}/lists/<list_id>/contacts/<contact_id>", Scope.CONTACTS_WRITE, contacts.remove_member),
+        Route(
+            "POST",
+            f"{path}/lists/<list_id>/contacts/<contact_id>/unsubscribe",
+            Scope.CONTACTS_WRITE,
+            contacts.leave_list,
+        ),
         Route("GET", f"{path}/suppressions", Scope.CONTACTS_READ, suppressions.page),
         Route("POST", f"{path}/suppressions", Scope.CONTACTS_WRITE, suppressions.create),
         Route("POST", f"{path}/suppressions/import", Scope.CONTACTS_WRITE, suppressions.import_list),

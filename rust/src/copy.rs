@@ -412,6 +412,14 @@ impl Writer {
         }
     }
 
+    /// A bool field that may be NULL.
+    pub fn bool_or_null(&mut self, value: Option<bool>) -> &mut Self {
+        match value {
+            Some(value) => self.raw(&[u8::from(value)]),
+            None => self.null(),
+        }
+    }
+
     /// A NULL field.
     pub fn null(&mut self) -> &mut Self {
         self.bytes.extend_from_slice(&NULL_LENGTH.to_be_bytes());

@@ -1,13 +1,20 @@
 """The operator's commands on a real database, as typed."""
 
 import asyncio
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 import pytest
 
+from mailrail import commands
 from mailrail.__main__ import main
 from mailrail.commands import read_dollars
 from mailrail.db.pool import connect
 from mailrail.errors import ConfigError
+from mailrail.ses import control
+from mailrail.ses.control import ControlError, Listed
+from mailrail.suppressions.handlers import copy_list
 from tests.support.postgres import Database
 
 
@@ -151,3 +158,37 @@ def test_a_reputation_is_shown_and_released(capsys: pytest.CaptureFixture[str]) 
     assert "level       good" in run(capsys, "reputation", "show", account)
     assert run(capsys, "reputation", "release", "Spotless").startswith("Spotless was good; its mail counts from now on")
     assert "there is no account" in refused(capsys, "reputation", "release", "Nobody")
+
+
+def test_the_list_of_ses_is_copied_and_tells_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[str] = []
+
+    async def pages(settings: Any, since: datetime | None, token: str | None) -> tuple[list[Listed], str | None]:
+        conn = await connect(database.superuser_url, application_name="tests")
+        try:
+            states.append(
+                await conn.fetchval("SELECT state FROM pg_stat_activity WHERE application_name = 'mailrail command'")
+            )
+        finally:
+            await conn.close()
+        if token == "broken":
+            raise ControlError("SES answered TooManyRequestsException.")
+        if since:
+            return [], None
+        return [Listed(f"p{token or 0}@example.com", "bounce", datetime.now(UTC))], None if token else following
+
+    following = "1"
+    monkeypatch.setattr(control, "list_suppressed", pages)
+    monkeypatch.setattr(commands, "copy_list", partial(copy_list, call_interval_s=0.0))
+    monkeypatch.setattr(commands, "PROGRESS_INTERVAL_S", 0.0)
+    assert main(["suppressions", "sync"]) == 0
+    told = capsys.readouterr()
+    assert told.out == "SES keeps mail from 2 addresses; the copy is of now\n"
+    assert told.err.splitlines() == ["1 addresses so far", "2 addresses so far"]
+    assert set(states) == {"idle"}, "no transaction waits for SES"
+    following = "broken"
+    assert main(["suppressions", "sync"]) == 2
+    assert "TooManyRequestsException" in capsys.readouterr().err
+    assert "addresses    2" in run(capsys, "suppressions", "status")

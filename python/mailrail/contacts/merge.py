@@ -13,7 +13,7 @@ from mailrail.suppressions import service as suppressions
 _STAGING = """
 CREATE TEMP TABLE IF NOT EXISTS staged_contacts (
   email text NOT NULL, name text, first_name text, last_name text, name_given boolean NOT NULL, status text,
-  tags text[] NOT NULL, custom_fields jsonb NOT NULL) ON COMMIT DELETE ROWS;
+  tags text[] NOT NULL, custom_fields jsonb NOT NULL, tracking boolean) ON COMMIT DELETE ROWS;
 SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
 SET LOCAL enable_seqscan = off;
@@ -28,6 +28,7 @@ _SUPPRESSED = "EXISTS (SELECT FROM suppressions x WHERE x.account_id = $1 AND x.
 # An import never takes back that somebody does not want mail, or cannot get it.
 _LEFT_ALONE = f"(c.status NOT IN ('subscribed', 'pending') OR {_SUPPRESSED})"
 _SAYS_MORE = """(s.status = 'unsubscribed' OR NOT c.tags @> s.tags OR c.custom_fields || s.custom_fields <> c.custom_fields
+  OR coalesce(s.tracking <> c.tracking, false)
   OR CASE WHEN s.name_given
      THEN (s.name, s.first_name, s.last_name) IS DISTINCT FROM (c.name, c.first_name, c.last_name)
      ELSE coalesce(s.first_name <> c.first_name, s.first_name IS NOT NULL)
@@ -62,13 +63,15 @@ WITH written AS (
     tags = CASE WHEN c.tags @> s.tags THEN c.tags
            ELSE c.tags || ARRAY(SELECT t FROM unnest(s.tags) t WHERE t <> ALL (c.tags)) END,
     custom_fields = c.custom_fields || s.custom_fields,
+    tracking = coalesce(s.tracking, c.tracking),
     import_id = $2, updated_at = now()
   WHEN MATCHED THEN DO NOTHING
   WHEN NOT MATCHED AND {_SUPPRESSED} THEN DO NOTHING
   WHEN NOT MATCHED THEN INSERT
-    (account_id, email, name, first_name, last_name, status, tags, custom_fields, import_id)
+    (account_id, email, name, first_name, last_name, status, tags, custom_fields, tracking, import_id)
     VALUES ($1, s.email, s.name, s.first_name, s.last_name,
-      CASE WHEN s.status = 'unsubscribed' THEN s.status WHEN $5 THEN 'pending' ELSE 'subscribed' END, s.tags, s.custom_fields, $2)
+      CASE WHEN s.status = 'unsubscribed' THEN s.status WHEN $5 THEN 'pending' ELSE 'subscribed' END, s.tags, s.custom_fields,
+      coalesce(s.tracking, true), $2)
   RETURNING c.id, c.status, merge_action() AS action, coalesce(old.import_id = $2, false) AS again, old.status AS old_status
 ), joined AS ({_JOIN.format(people="written", further="")}
 ), said AS ({_SAY}
@@ -110,8 +113,8 @@ class Merged:
 
 
 async def stage(conn: Connection, contacts: bytes) -> None:
-    """Takes binary COPY rows (email, name, first_name, last_name, name_given, status, tags, custom_fields), one per
-    address and in the order of lower(email). They are there until the caller's transaction ends.
+    """Takes binary COPY rows (email, name, first_name, last_name, name_given, status, tags, custom_fields, tracking), one
+    per address and in the order of lower(email). They are there until the caller's transaction ends.
     """
     await conn.execute(_STAGING)
     await conn.copy_to_table("staged_contacts", source=io.BytesIO(contacts), format="binary")

@@ -119,6 +119,15 @@ class JoinedAnswer(TypedDict):
     notFound: int
 
 
+class LeftAnswer(TypedDict):
+    """A contact that left a list; `changed` is false where he had left it before."""
+
+    contactId: str
+    listId: str
+    status: str
+    changed: bool
+
+
 UPSERT = Query("upsert", "`true` changes the contact that has this address.", {"type": "boolean"})
 FILTERS = (
     Query("listId", "Only members of this list."),
@@ -275,12 +284,37 @@ async def add_members(request: Request, list_id: str) -> HTTPResponse:
 
 @operation(answers={200: DeletedAnswer}, raises=(ListNotFound, MemberNotFound))
 async def remove_member(request: Request, list_id: str, contact_id: str) -> HTTPResponse:
-    """DELETE …/lists/:id/contacts/:contact_id: takes the contact off the list. Who unsubscribed stays on record as such."""
+    """DELETE …/lists/:id/contacts/:contact_id: takes the contact off the list. Who unsubscribed stays on record as such; of
+    somebody who wants to leave, tell it by `…/unsubscribe`, or he may be put on the list again.
+    """
     ids = request.app.ctx.ids
     row_id = ids.find(Kind.CONTACT, contact_id)
     async with request.transaction() as conn:
         await service.remove_member(conn, request.ctx.account.id, ids.find(Kind.LIST, list_id), row_id)
     return answer(DeletedAnswer(id=ids.encode(Kind.CONTACT, row_id), deleted=True))
+
+
+@operation(answers={200: LeftAnswer}, reads=form.read_consent, raises=(ListNotFound, ContactNotFound))
+async def leave_list(request: Request, list_id: str, contact_id: str) -> HTTPResponse:
+    """POST …/lists/:id/contacts/:contact_id/unsubscribe: the person left this list, and gets other mail as before. `consent`
+    says where and when he said so; once is enough.
+
+    It is recorded and told to webhooks as if he had used the link in a mail. Only a later consent brings him back.
+    """
+    ids = request.app.ctx.ids
+    fields = Fields(read_object(request))
+    consent = form.read_consent(fields)
+    fields.finish()
+    list_row, contact_row = ids.find(Kind.LIST, list_id), ids.find(Kind.CONTACT, contact_id)
+    async with request.transaction() as conn:
+        changed = await service.leave_list(conn, request.ctx.account.id, list_row, contact_row, consent)
+    shown = LeftAnswer(
+        contactId=ids.encode(Kind.CONTACT, contact_row),
+        listId=ids.encode(Kind.LIST, list_row),
+        status=ContactStatus.UNSUBSCRIBED,
+        changed=changed,
+    )
+    return answer(shown)
 
 
 # —— what both dialects do with a request ———————————————————————————————————————————————————————————————————————————————

@@ -224,6 +224,21 @@ async def remove_member(conn: Connection, account_id: int, list_id: int, contact
         raise MemberNotFound
 
 
+async def leave_list(conn: Connection, account_id: int, list_id: int, contact_id: int, consent: Consent) -> bool:
+    """Takes a customer's word that the person left one list, also where he was taken off it before or never was on it. It
+    is the same word as that of the page, and only consent brings him back. Whether it changed anything. Raises ListNotFound,
+    ContactNotFound.
+    """
+    await require_list(conn, account_id, list_id)
+    await store.read_contact(conn, account_id, contact_id, lock=True)
+    gone = ContactStatus.UNSUBSCRIBED
+    # A list that is deleted at this moment must not become all mail, as it does behind a link.
+    changed = await members.set_membership(conn, account_id, list_id, contact_id, gone)
+    if changed:
+        await consents.record(conn, account_id, [contact_id], list_id, gone, consent, API)
+    return changed
+
+
 async def get_list(conn: Connection, account_id: int, list_id: int) -> ContactList:
     """Raises ListNotFound."""
     return await store.read_list(conn, account_id, list_id)

@@ -49,7 +49,8 @@ def read_mapping(fields: Fields) -> dict[str, str | None]:
             fields.error(
                 f"mapping.{name[:80]}",
                 "value_unknown",
-                "A column is mapped to email, name, firstName, lastName, status, tags, customFields, customFields.x or null.",
+                "A column is mapped to email, name, firstName, lastName, status, tags, tracking, customFields, customFields.x "
+                "or null.",
             )
     return mapping
 

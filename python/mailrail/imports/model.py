@@ -27,6 +27,7 @@ HEADERS: Mapping[str, str] = {
     **dict.fromkeys(("lastname", "lname", "surname", "familyname"), "lastName"),
     **dict.fromkeys(("tags", "tag"), "tags"),
     **dict.fromkeys(("status", "subscriptionstatus"), "status"),
+    "tracking": "tracking",
     **dict.fromkeys(("customfields", "attributes", "attribs"), "customFields"),
 }
 # Fields that a contact itself has; all else is a custom field.

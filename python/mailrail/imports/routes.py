@@ -56,7 +56,9 @@ OPTIONS = (
     Query("tags", "Tags that they all get; several times, or with commas between them."),
     Query(
         "mapping",
-        'Which column or key is which field, as JSON: {"Mail": "email", "Town": "customFields.town", "Age": null}.',
+        'Which column or key is which field, as JSON: {"Mail": "email", "Town": "customFields.town", "Age": null}. The fields '
+        "are email, name, firstName, lastName, status, tags, tracking (in CSV true, yes, on, 1, false, no, off or 0), "
+        "customFields and customFields.x.",
     ),
     Query("upsert", "Whether known contacts are updated; true unless it says false.", {"type": "boolean"}),
     Query(

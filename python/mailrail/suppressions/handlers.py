@@ -4,13 +4,14 @@ there is one at a time in the whole installation, and one a second at the most.
 
 import asyncio
 import logging
-from datetime import timedelta
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
 
 from mailrail.cancellation import is_cancelled
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Connection, Pool
 from mailrail.ses import control
-from mailrail.ses.control import ControlError
+from mailrail.ses.control import ControlError, Listed
 from mailrail.suppressions import ses_list
 from mailrail.suppressions.ses_list import Copy
 
@@ -27,23 +28,47 @@ LIFT_PAUSE_MAX = timedelta(hours=1)
 
 
 async def copy_list(
-    conn: Connection, settings: Settings, call_interval_s: float = CALL_INTERVAL_S, *, whole: bool
+    conn: Connection,
+    settings: Settings,
+    call_interval_s: float = CALL_INTERVAL_S,
+    *,
+    whole: bool,
+    tell: Callable[[int], None] = lambda told: None,
 ) -> int:
-    """Copies what is new on the list, or all of it; returns how many entries SES told. Raises ControlError."""
+    """Copies what is new on the list, or all of it; returns how many entries SES told, and tells it after each page. Raises
+    ControlError.
+
+    Each page is a commit of its own and only the end takes addresses away, so whoever reads the copy misses none that SES
+    lists, and a walk that breaks off leaves what there was and what it met.
+    """
+    assert not conn.is_in_transaction(), "SES is not waited for inside a transaction"
     known, begun = await ses_list.read_copy(conn), await ses_list.read_clock(conn)
     since = None if whole or known.copied_until is None else known.copied_until - OVERLAP
-    token, told = None, 0
+    told = 0
+    async for entries in _pages(settings, since, call_interval_s):
+        await ses_list.add(conn, entries, begun)
+        told += len(entries)
+        tell(told)
+    if since is None:
+        # What was listed anew meanwhile may have got past the pages; nothing is dropped before it was asked for.
+        async for entries in _pages(settings, begun - OVERLAP, call_interval_s):
+            await ses_list.add(conn, entries, begun)
+    async with conn.transaction():
+        if since is None:
+            await ses_list.drop_unseen(conn, begun)
+        await ses_list.write_copy(conn, Copy(begun, begun if since is None else known.walked_at))
+    return told
+
+
+async def _pages(settings: Settings, since: datetime | None, call_interval_s: float) -> AsyncIterator[list[Listed]]:
+    """The list page by page, each call followed by its pause. Raises ControlError."""
+    token = None
     while True:
         entries, token = await control.list_suppressed(settings, since, token)
-        await ses_list.add(conn, entries)
-        told += len(entries)
-        if token is None:
-            break
+        yield entries
         await asyncio.sleep(call_interval_s)
-    if since is None:
-        await ses_list.drop_unseen(conn, begun)
-    await ses_list.write_copy(conn, Copy(begun, begun if since is None else known.walked_at))
-    return told
+        if token is None:
+            return
 
 
 class SesList:

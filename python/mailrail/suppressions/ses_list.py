@@ -69,16 +69,17 @@ async def write_copy(conn: Connection, copy: Copy) -> None:
     )
 
 
-async def add(conn: Connection, entries: Sequence[Listed]) -> None:
-    """What SES lists."""
+async def add(conn: Connection, entries: Sequence[Listed], begun: datetime) -> None:
+    """What SES lists, as seen by the walk that began then, so that no jump of the clock during it makes an address unseen."""
     await conn.execute(
-        """INSERT INTO ses_suppressions (email, reason, updated_at)
-           SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
+        """INSERT INTO ses_suppressions (email, reason, updated_at, seen_at)
+           SELECT *, $4 FROM unnest($1::text[], $2::text[], $3::timestamptz[])
            ON CONFLICT (email) DO UPDATE SET reason = excluded.reason, updated_at = excluded.updated_at,
-             seen_at = clock_timestamp()""",
+             seen_at = excluded.seen_at""",
         [one.email for one in entries],
         [one.reason for one in entries],
         [one.updated_at for one in entries],
+        begun,
     )
 
 

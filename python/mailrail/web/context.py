@@ -92,6 +92,11 @@ class Request(sanic.Request[App, RequestContext]):
                 yield connection
 
     @property
+    def path(self) -> str:
+        """Where it goes. An absolute address may end with its host, which means the root (RFC 9110, 4.2.3)."""
+        return (self._parsed_url.path or b"/").decode()
+
+    @property
     def client_ip(self) -> str:
         """Where the request came from, as far as our own proxies know; what they do not tell as an address is no word of
         theirs.

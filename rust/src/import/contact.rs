@@ -113,6 +113,8 @@ pub(super) struct Contact {
     pub tags: Vec<String>,
     /// A list takes a quarter of the memory of a map, and has few items.
     pub fields: Fields,
+    /// Whether opens and clicks may be recorded.
+    pub tracking: Option<bool>,
 }
 
 /// Custom fields, each name once.
@@ -165,6 +167,7 @@ impl Contact {
         for (name, value) in later.fields.0 {
             self.fields.set(name, value);
         }
+        self.tracking = later.tracking.or(self.tracking);
     }
 
     /// What can only be judged of the whole.
@@ -186,7 +189,7 @@ impl Contact {
         tags_of_all.iter().filter(|tag| !self.tags.contains(tag))
     }
 
-    /// The row (email, name, first_name, last_name, name_given, status, tags, custom_fields).
+    /// The row (email, name, first_name, last_name, name_given, status, tags, custom_fields, tracking).
     pub fn write(&self, rows: &mut Writer, tags_of_all: &[String]) {
         let names = self.names.completed();
         rows.row()
@@ -203,7 +206,7 @@ impl Contact {
         if serde_json::to_writer(&mut json, &self.fields).is_err() {
             json = b"\x01{}".to_vec();
         }
-        rows.raw(&json);
+        rows.raw(&json).bool_or_null(self.tracking);
     }
 }
 
@@ -252,6 +255,19 @@ pub(super) fn tag(text: &str) -> Checked<&str> {
     }
     one_line("A tag", text, TAG_CHARS_MAX)?;
     Ok(text)
+}
+
+/// Whether opens and clicks may be recorded, in the words of people, spreadsheets and PostgreSQL's exports.
+pub(super) fn tracking(text: &str) -> Checked<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "t" | "yes" | "y" | "on" | "1" => Ok(true),
+        "false" | "f" | "no" | "n" | "off" | "0" => Ok(false),
+        _ => Err(Fault::new(
+            "value_unknown",
+            "tracking must be one of true, yes, on, 1, false, no, off, 0. If the column says something else, map it to \
+             customFields.tracking, or to null.",
+        )),
+    }
 }
 
 /// The name of a custom field, as a template can say it.
@@ -321,5 +337,18 @@ mod tests {
         assert_eq!(Status::read(" blocklisted "), Ok(Some(Status::Unsubscribed)));
         assert_eq!(Status::read(""), Ok(None));
         assert!(Status::read("maybe").is_err());
+    }
+
+    #[test]
+    fn whether_somebody_is_tracked_is_said_in_few_words() {
+        for word in ["true", "TRUE", "t", "Yes", "y", "on", "1"] {
+            assert_eq!(tracking(word), Ok(true), "{word}");
+        }
+        for word in ["false", "False", "f", "no", "N", "off", "0"] {
+            assert_eq!(tracking(word), Ok(false), "{word}");
+        }
+        for word in ["2", "-", "null", "untracked", "truefalse", "\u{2713}"] {
+            assert_eq!(tracking(word).unwrap_err().code, "value_unknown", "{word}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::json::{Strict, split_value};
 use crate::copy::Writer;
 use crate::error::{Error, Result};
 
-const CONTACT_COLUMNS: i16 = 8;
+const CONTACT_COLUMNS: i16 = 9;
 const ERROR_COLUMNS: i16 = 4;
 /// How much of a refused address its error repeats.
 const SHOWN_CHARS_MAX: usize = 254;
@@ -26,6 +26,7 @@ enum Target {
     LastName,
     Status,
     Tags,
+    Tracking,
     /// All custom fields at once, as an object.
     Fields,
     Field(String),
@@ -42,6 +43,7 @@ impl Target {
             Some("lastName") => Self::LastName,
             Some("status") => Self::Status,
             Some("tags") => Self::Tags,
+            Some("tracking") => Self::Tracking,
             Some("customFields") => Self::Fields,
             Some(other) => match other.strip_prefix("customFields.") {
                 Some(name) if contact::is_field_name(name) => Self::Field(name.to_owned()),
@@ -76,7 +78,7 @@ pub struct Known {
 #[derive(Debug, Clone)]
 pub struct Read {
     /// COPY rows (email text, name text, first_name text, last_name text, name_given bool, status text null, tags
-    /// text[], custom_fields jsonb), one per address, in the order of the folded address.
+    /// text[], custom_fields jsonb, tracking bool null), one per address, in the order of the folded address.
     pub contacts: Vec<u8>,
     /// COPY rows (row int8, code text, reason text, email text null), in the order of the upload.
     pub errors: Vec<u8>,
@@ -108,7 +110,7 @@ enum Reading {
 
 impl Plan {
     /// `{"format": "csv" | "json", "delimiter", "columns": [target | null, …], "mapping": {key: target | null}, "tags",
-    /// "status"}`. A target is email, name, firstName, lastName, status, tags, customFields or customFields.x.
+    /// "status"}`. A target is email, name, firstName, lastName, status, tags, tracking, customFields or customFields.x.
     ///
     /// # Errors
     /// [`Error::data`] for other JSON.
@@ -337,6 +339,7 @@ fn take_text(contact: &mut Contact, target: &Target, text: &str) -> Checked<()> 
                 contact.tag(contact::tag(tag)?);
             }
         }
+        Target::Tracking => contact.tracking = Some(contact::tracking(text)?),
         Target::Fields => {
             let value = Strict::parse(text.as_bytes()).map_err(|reason| Fault::new("row_unreadable", reason))?;
             take_value(contact, target, value)?;
@@ -360,9 +363,11 @@ fn take_value(contact: &mut Contact, target: &Target, value: Value) -> Checked<(
                 contact.tag(contact::tag(&tag)?);
             }
         }
+        (Target::Tracking, Value::Bool(tracking)) => contact.tracking = Some(tracking),
         (Target::Fields, Value::Object(fields)) => take_fields(contact, fields)?,
         (Target::Field(name), value) => contact.fields.set(name.clone(), value),
         (Target::Tags, _) => return Err(type_wrong("tags", "a list of strings")),
+        (Target::Tracking, _) => return Err(type_wrong("tracking", "true or false")),
         (Target::Fields, _) => return Err(type_wrong("customFields", "an object")),
         (target, _) => return Err(type_wrong(name_of(target), "a string")),
     }
@@ -415,6 +420,18 @@ mod tests {
         found
     }
 
+    fn trackings(read: &Read) -> Vec<Option<bool>> {
+        let mut reader = Reader::open(&read.contacts).unwrap();
+        let mut found = Vec::new();
+        while let Some(mut fields) = reader.next_row(CONTACT_COLUMNS).unwrap() {
+            for _ in 1..CONTACT_COLUMNS {
+                fields.raw().unwrap();
+            }
+            found.push(fields.bool("tracking").unwrap());
+        }
+        found
+    }
+
     fn errors(read: &Read) -> Vec<(i64, String)> {
         let mut reader = Reader::open(&read.errors).unwrap();
         let mut found = Vec::new();
@@ -452,6 +469,20 @@ mod tests {
         let rows: Vec<i64> = errors(&read).into_iter().map(|(row, _)| row).collect();
         assert_eq!(rows, [2, 3, 5, 6, 7]);
         assert_eq!(read.field_names, ["n", "old"]);
+    }
+
+    #[test]
+    fn tracking_is_true_false_or_not_said() {
+        let upload = b"email,tracking\na@b.de,FALSE\nb@b.de, yes \nc@b.de,\nd@b.de,maybe\na@b.de,\nb@b.de,0\n";
+        let csv =
+            read(Format::Csv, r#"{"format": "csv", "columns": ["email", "tracking"]}"#, upload, &Known::default());
+        assert_eq!(trackings(&csv), [Some(false), Some(false), None]);
+        assert_eq!(errors(&csv), [(5, "value_unknown".to_owned())]);
+        let upload = br#"[{"email": "a@b.de", "tracking": false}, {"email": "b@b.de", "tracking": null},
+            {"email": "c@b.de", "tracking": true}, {"email": "d@b.de", "tracking": "false"}, {"email": "e@b.de", "tracking": 0}]"#;
+        let json = read(Format::Json, r#"{"format": "json"}"#, upload, &Known::default());
+        assert_eq!(trackings(&json), [Some(false), None, Some(true)]);
+        assert_eq!(errors(&json), [(4, "type_wrong".to_owned()), (5, "type_wrong".to_owned())]);
     }
 
     #[test]

@@ -139,6 +139,36 @@ async def test_known_contacts_are_updated_and_their_consent_is_not_taken_back(
     assert {item["email"] for item in on_list["contacts"]} == {"a@b.de", "same@b.de"}
 
 
+async def test_who_is_not_to_be_tracked_is_said_by_a_column(tenant: Tenant, worker_pool: Pool) -> None:
+    for email, tracking in (("off@b.de", False), ("on@b.de", True), ("left@b.de", True)):
+        status = "unsubscribed" if email == "left@b.de" else "subscribed"
+        await tenant.post("/api/v1/contacts", {"email": email, "tracking": tracking, "status": status})
+    file = (
+        b"email,No pixels,name\nnew@b.de,no,\nplain@b.de,,\non@b.de,FALSE,\noff@b.de,,Otto\nleft@b.de,no,\n"
+        b"odd@b.de,perhaps,\ntwice@b.de,no,\ntwice@b.de,,Tim\n"
+    )
+    done = await imported(tenant, worker_pool, file, query='?mapping={"No pixels":"tracking"}')
+    assert counts(done) == {"created": 3, "updated": 2, "skipped": 1, "duplicates": 1, "failed": 1}
+    assert await errors(tenant, done["id"]) == [(7, "odd@b.de", "value_unknown")]
+    assert {email: one["tracking"] for email, one in (await contacts(tenant)).items()} == {
+        "new@b.de": False,
+        "plain@b.de": True,
+        "on@b.de": False,
+        "off@b.de": False,
+        "left@b.de": True,
+        "twice@b.de": False,
+    }
+    again = await imported(tenant, worker_pool, b"email,tracking\non@b.de,0\noff@b.de,\n")
+    assert counts(again) == {"unchanged": 2}
+    rows = [{"email": "on@b.de", "tracking": True}, {"email": "off@b.de", "tracking": "no"}]
+    told = await imported(tenant, worker_pool, json.dumps(rows).encode(), "application/json")
+    assert counts(told) == {"updated": 1, "failed": 1}
+    assert await errors(tenant, told["id"]) == [(2, "off@b.de", "type_wrong")]
+    kept = await imported(tenant, worker_pool, b"email,tracking\non@b.de,no\n", "text/csv", "?upsert=false")
+    assert counts(kept) == {"skipped": 1}
+    assert (await contacts(tenant))["on@b.de"]["tracking"] is True
+
+
 async def test_without_upsert_known_contacts_only_join_the_list(tenant: Tenant, worker_pool: Pool) -> None:
     made = await tenant.post("/api/v1/lists", {"name": "Readers"})
     await tenant.post("/api/v1/contacts", {"email": "a@b.de", "name": "Ann"})

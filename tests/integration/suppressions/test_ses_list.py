@@ -1,6 +1,6 @@
 """SES's own suppression list: what is on it is copied and not mailed, and what a tenant lifts is lifted there."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -80,6 +80,82 @@ async def test_later_copies_ask_for_what_is_new_and_a_walk_notices_what_is_gone(
     assert await copied(conn) == {"old@example.com": "bounce"}
     await copy_list(conn, settings, 0.0, whole=True)
     assert await copied(conn) == {}
+
+
+class Walk:
+    """SES's list as pages that a test chooses; between them `look` sees what others see."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, pages: list[list[str]], fresh: list[str] | None = None) -> None:
+        self.look: Callable[[], Awaitable[None]] | None = None
+        self.breaks_at: int | None = None
+        self._pages, self._fresh = pages, fresh or []
+        monkeypatch.setattr(control, "list_suppressed", self._answer)
+
+    async def _answer(
+        self, settings: Settings, since: datetime | None, token: str | None
+    ) -> tuple[list[control.Listed], str | None]:
+        at = int(token or 0)
+        if self.look is not None:
+            await self.look()
+        if at == self.breaks_at:
+            raise ControlError("SES answered TooManyRequestsException.")
+        page = self._fresh if since else self._pages[at]
+        more = str(at + 1) if not since and at + 1 < len(self._pages) else None
+        return [control.Listed(email, "bounce", datetime.now(UTC)) for email in page], more
+
+
+async def test_the_copy_is_never_without_an_address_that_ses_lists(
+    conn: Connection, worker_pool: Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Walk(monkeypatch, [["a@example.com", "gone@example.com"], ["b@example.com"], ["c@example.com"]])
+    await copy_list(conn, settings, 0.0, whole=True)
+    walk = Walk(monkeypatch, [["a@example.com"], ["new@example.com"], ["b@example.com"], ["c@example.com"]])
+    seen: list[set[str]] = []
+    idle: set[str] = set()
+
+    async def look() -> None:
+        async with worker_pool.acquire() as reader:
+            seen.append(set(await copied(reader)))
+            idle.add(await reader.fetchval("SELECT state FROM pg_stat_activity WHERE pid = $1", walker))
+
+    walker = await conn.fetchval("SELECT pg_backend_pid()")
+    walk.look = look
+    await copy_list(conn, settings, 0.0, whole=True)
+    listed = {f"{name}@example.com" for name in "abc"}
+    assert len(seen) == 5
+    assert all(copy >= listed for copy in seen)
+    assert "new@example.com" in seen[2], "each page is there at once"
+    assert idle == {"idle"}, "no transaction waits for SES"
+    assert set(await copied(conn)) == listed | {"new@example.com"}
+
+
+async def test_a_walk_that_breaks_off_leaves_what_there_was_and_what_it_met(
+    conn: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Walk(monkeypatch, [["a@example.com"], ["b@example.com"]])
+    await copy_list(conn, settings, 0.0, whole=True)
+    before = await ses_list.read_copy(conn)
+    Walk(monkeypatch, [["new@example.com"], ["b@example.com"]]).breaks_at = 1
+    with pytest.raises(ControlError):
+        await copy_list(conn, settings, 0.0, whole=True)
+    assert set(await copied(conn)) == {"a@example.com", "b@example.com", "new@example.com"}
+    assert await ses_list.read_copy(conn) == before, "and the next walk begins anew"
+
+
+async def test_an_entry_that_moves_during_a_walk_stays(
+    conn: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Walk(monkeypatch, [["moves@example.com"], ["b@example.com"]])
+    await copy_list(conn, settings, 0.0, whole=True)
+    Walk(monkeypatch, [["b@example.com"]], fresh=["moves@example.com"])
+    await copy_list(conn, settings, 0.0, whole=True)
+    assert set(await copied(conn)) == {"b@example.com", "moves@example.com"}
+
+
+async def test_nothing_waits_for_ses_inside_a_transaction(conn: Connection, settings: Settings) -> None:
+    async with conn.transaction():
+        with pytest.raises(AssertionError, match="inside a transaction"):
+            await copy_list(conn, settings, 0.0, whole=True)
 
 
 async def suppress(conn: Connection, account_id: int, email: str, reason: str) -> None:

@@ -1,12 +1,14 @@
 """The HTTP server: limits, errors of every kind in one form, readiness and the way down."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 
 from mailrail import app as api_app
@@ -18,7 +20,7 @@ from mailrail.ops import routes as ops
 from mailrail.web.answers import answer
 from mailrail.web.context import Request
 from mailrail.web.openapi import operation
-from tests.support.api import Api, Tenant, assert_error_form
+from tests.support.api import Answer, Api, Tenant, assert_error_form
 from tests.support.postgres import Database
 
 
@@ -72,14 +74,65 @@ async def test_the_errors_page_has_every_code(api: Api) -> None:
         assert f'id="{code}"'.encode() in page.body
 
 
-async def test_an_unreadable_request_gets_an_answer(api: Api) -> None:
+# A line as somebody sends it, and the status and code that it gets.
+ODD_REQUESTS = (
+    ("NONSENSE", 400, "request_unreadable"),
+    # What is asked of a proxy.
+    ("CONNECT example.com:443 HTTP/1.1", 400, "request_unreadable"),
+    ("CONNECT [::1]:443 HTTP/1.1", 400, "request_unreadable"),
+    ("CONNECT /healthz HTTP/1.1", 405, "method_not_allowed"),
+    ("GET http://elsewhere.example/nowhere HTTP/1.1", 404, "route_not_found"),
+    ("GET http://elsewhere.example HTTP/1.1", 404, "route_not_found"),
+    ("GET http:// HTTP/1.1", 400, "request_unreadable"),
+    ("GET mailto:ann@example.com HTTP/1.1", 400, "request_unreadable"),
+    # Of the server itself.
+    ("OPTIONS * HTTP/1.1", 404, "route_not_found"),
+    ("OPTIONS /healthz HTTP/1.1", 405, "method_not_allowed"),
+    # No target, and none that can be read.
+    ("GET  HTTP/1.1", 400, "request_unreadable"),
+    ("GET HTTP/1.1", 400, "request_unreadable"),
+    ("GET healthz HTTP/1.1", 400, "request_unreadable"),
+    ("GET ? HTTP/1.1", 400, "request_unreadable"),
+    ("GET /\0 HTTP/1.1", 400, "request_unreadable"),
+    ("GET /ä HTTP/1.1", 400, "request_unreadable"),
+    ("GET /%ff HTTP/1.1", 404, "route_not_found"),
+    # Methods that do not exist, or not here.
+    ("BREW /healthz HTTP/1.1", 405, "method_not_allowed"),
+    ("get /healthz HTTP/1.1", 405, "method_not_allowed"),
+    (" /healthz HTTP/1.1", 405, "method_not_allowed"),
+    ("TRACE /healthz HTTP/1.1", 405, "method_not_allowed"),
+    ("BREW /nowhere HTTP/1.1", 404, "route_not_found"),
+    ("PRI * HTTP/2.0", 400, "request_unreadable"),
+)
+
+
+async def answered(api: Api, line: str) -> Answer:
+    """What comes back for a request of this one line, until the server hangs up."""
     host, port = api.base_url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"NONSENSE\r\n\r\n")
-    answer = await reader.read()
+    writer.write(f"{line}\r\nConnection: close\r\n\r\n".encode())
+    async with asyncio.timeout(5):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
-    assert answer.startswith(b"HTTP/1.1 400")
-    assert b"x-request-id: req_" in answer.lower()
+    status, *headers = head.decode().split("\r\n")
+    return Answer(
+        int(status.split(" ")[1]),
+        orjson.loads(body),
+        {name.lower(): value for name, value in (one.split(": ", 1) for one in headers)},
+    )
+
+
+async def test_an_odd_request_gets_a_clean_answer(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    for line, status, code in ODD_REQUESTS:
+        answer = await answered(api, line)
+        assert (answer.status, answer.code) == (status, code), line
+        assert_error_form(answer)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_an_address_with_its_host_is_answered(api: Api) -> None:
+    # RFC 9112, 3.2.2: a server must take it, though only proxies are asked so.
+    assert (await answered(api, "GET http://elsewhere.example/healthz HTTP/1.1")).body == {"status": "ok"}
 
 
 async def test_readiness_follows_the_database_and_the_drain(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

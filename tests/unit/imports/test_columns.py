@@ -41,6 +41,11 @@ def test_exports_of_others_map_themselves() -> None:
     ]
 
 
+def test_whether_somebody_is_tracked_is_no_custom_field() -> None:
+    assert targets(["email", "Tracking", "tracking_number"]) == ["email", "tracking", "customFields.tracking_number"]
+    assert targets(["email", "tracking"], {"tracking": "customFields.tracking"})[1] == "customFields.tracking"
+
+
 def test_a_mapping_outweighs_the_names() -> None:
     assert targets(["email", "Second", "Junk"], {"email": None, "Second": "email", "Junk": None}) == [
         None,
@@ -69,7 +74,7 @@ def test_columns_that_do_not_name_an_address_once_are_refused(
 
 
 def test_targets_are_fields_of_a_contact() -> None:
-    assert all(map(is_target, ("email", "tags", "customFields", "customFields.a_1")))
+    assert all(map(is_target, ("email", "tags", "tracking", "customFields", "customFields.a_1")))
     assert not any(map(is_target, ("Email", "customFields.", "customFields.0a", "customFields.mailrail", "id", "")))
 
 
