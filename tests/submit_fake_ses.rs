@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use mailrail_core::batch::{self, Report};
-use mailrail_core::copy::{Reader, Writer};
+use mailrail_core::copy::{Reader, RecipientRow, RecipientRows};
 use mailrail_core::lease::{Lease, now_ns};
 use mailrail_core::plan::Plan;
 use mailrail_core::ses::sigv4::Credentials;
@@ -192,17 +192,20 @@ fn address(seq: i32) -> String {
 }
 
 fn rows_with(count: i32, skip: impl Fn(i32) -> Option<i16>, email: impl Fn(i32) -> String) -> Vec<u8> {
-    let mut writer = Writer::new(10, 0);
-    for seq in 1..=count {
-        writer.row().int4(seq).int2(1);
-        match skip(seq) {
-            Some(code) => writer.int2(code),
-            None => writer.null(),
-        };
-        writer.int8(1_000 + i64::from(seq)).text(&email(seq)).text("Ann Lee").text("Ann").null();
-        writer.raw(b"\x01{\"city\": \"Bern\"}").raw(b"\x01");
-    }
-    writer.finish()
+    let emails: Vec<String> = (1..=count).map(email).collect();
+    let recipients = (1..).zip(&emails).map(|(seq, email)| RecipientRow {
+        seq,
+        attempt: 1,
+        skip: skip(seq),
+        contact_id: Some(1_000 + i64::from(seq)),
+        email,
+        name: Some("Ann Lee"),
+        first_name: Some("Ann"),
+        last_name: None,
+        custom_fields: Some(b"{\"city\": \"Bern\"}"),
+        tracked: true,
+    });
+    RecipientRows::encode(recipients, 0)
 }
 
 fn rows(count: i32) -> Vec<u8> {

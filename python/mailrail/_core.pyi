@@ -29,6 +29,7 @@ __all__ = [
     "TemplateError",
     "check_address",
     "encode_mail_rows",
+    "encode_recipient_row",
     "freeze",
     "inspect_template",
     "parse_events",
@@ -163,6 +164,24 @@ def encode_mail_rows(
     """The rows of `Sender.submit_mails` for one attempt at mails that are at hand; the lists run side by side.
 
     Raises CoreError for lists of different lengths.
+    """
+
+def encode_recipient_row(
+    seq: int,
+    email: str,
+    *,
+    attempt: int = 1,
+    skip: int | None = None,
+    contact_id: int | None = None,
+    name: str | None = None,
+    first_name: str | None = None,
+    last_name: str | None = None,
+    custom_fields: bytes | None = None,
+    tracked: bool = True,
+) -> bytes:
+    """A round of `Sender.submit` with one recipient, who need not stand in any table; `custom_fields` is a JSON object.
+
+    OverflowError for a `seq` beyond 32, an `attempt` or a `skip` beyond 16 or a `contact_id` beyond 64 bits.
     """
 
 @final

@@ -1,4 +1,4 @@
-"""Binary COPY in the layout that the core reads, and a reader of what it writes (PostgreSQL manual, COPY, Binary Format)."""
+"""Rounds of several recipients, and a reader of what the core writes (PostgreSQL manual, COPY, Binary Format)."""
 
 import struct
 from collections.abc import Iterable, Iterator
@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+
+from mailrail._core import encode_recipient_row
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
@@ -41,22 +43,23 @@ class OutcomeRow:
 
 
 def encode(recipients: Iterable[Recipient]) -> bytes:
-    """Rows as `Sender.submit` takes them."""
-    out = [HEADER]
-    for one in recipients:
-        fields = None if one.custom_fields is None else b"\x01" + orjson.dumps(one.custom_fields)
-        row = [
-            struct.pack(">i", one.seq),
-            struct.pack(">h", one.attempt),
-            None if one.skip is None else struct.pack(">h", one.skip),
-            None if one.contact_id is None else struct.pack(">q", one.contact_id),
-            *(None if text is None else text.encode() for text in (one.email, one.name, one.first_name, one.last_name)),
-            fields,
-            struct.pack(">?", one.tracked),
-        ]
-        out.append(struct.pack(">h", len(row)))
-        out.extend(struct.pack(">i", -1) if cell is None else struct.pack(">i", len(cell)) + cell for cell in row)
-    return b"".join([*out, TRAILER])
+    """Rows as `Sender.submit` takes them: those of many rounds of one."""
+    rounds = [
+        encode_recipient_row(
+            one.seq,
+            one.email,
+            attempt=one.attempt,
+            skip=one.skip,
+            contact_id=one.contact_id,
+            name=one.name,
+            first_name=one.first_name,
+            last_name=one.last_name,
+            custom_fields=None if one.custom_fields is None else orjson.dumps(one.custom_fields),
+            tracked=one.tracked,
+        )
+        for one in recipients
+    ]
+    return b"".join([HEADER, *(row.removeprefix(HEADER).removesuffix(TRAILER) for row in rounds), TRAILER])
 
 
 def decode(rows: bytes) -> list[OutcomeRow]:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from mailrail import failpoints
-from mailrail._core import Codec, CoreError, Lease, Plan, Sender, TemplateError
+from mailrail._core import Codec, CoreError, Lease, Plan, Sender, TemplateError, encode_recipient_row
 from mailrail.campaigns import canary_store, worst_case
 from mailrail.campaigns.canary_store import Awaited, Due
 from mailrail.campaigns.delivery import Delivery, Mode, judge
@@ -93,7 +93,15 @@ class Canaries:
         """By a call of its own, which is of SendBulkEmail or of nothing."""
         await asyncio.sleep(await self._limiter.take(1))
         async with self._pool.acquire() as conn:
-            row = await canary_store.read_canary(conn, number)
+            contact = await canary_store.read_contact(conn, number)
+        row = encode_recipient_row(
+            number,
+            address_of(number),
+            name=contact["name"],
+            first_name=contact["first_name"],
+            last_name=contact["last_name"],
+            custom_fields=orjson.dumps(contact["custom_fields"]),
+        )
         report = await self._sender.submit(plan, row, Lease(Lease.now_ns() + int(self._settings.lease_s * 1e9)))
         await self._limiter.throttled(report.throttled)
         ((_, code, _, error),) = report.rows
@@ -121,6 +129,11 @@ def decision(awaited: Awaited, waited_s: float) -> Delivery | None:
     return judged
 
 
+def address_of(number: int) -> str:
+    """Where a canary goes: no two are one mail to SES."""
+    return f"success+{number}@simulator.amazonses.com"
+
+
 def choose_contacts(plan: Plan, due: Due) -> list[dict[str, Any]]:
     """The hardest contact for whom the campaign can be rendered, and one without fields where it can for that.
 
@@ -130,7 +143,7 @@ def choose_contacts(plan: Plan, due: Due) -> list[dict[str, Any]]:
 
     def is_renderable(contact: dict[str, Any]) -> bool:
         try:
-            plan.preview(orjson.dumps(contact | {"email": "".join(canary_store.ADDRESS)}))
+            plan.preview(orjson.dumps(contact | {"email": address_of(0)}))
         except TemplateError as error:
             problems.append(error)
             return False

@@ -1,6 +1,5 @@
 """The fourth part of the store of campaigns: the mode in which each is sent, the canaries that decide it, and what undoes it."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +7,6 @@ from typing import Any
 from mailrail.campaigns.delivery import Canary, Delivery, Mode
 from mailrail.db.pool import Connection, fetch_one
 from mailrail.emails.model import Outcome
-
-# How a canary's address begins and ends; its number stands between, so that no two are one mail to SES.
-ADDRESS = ("success+", "@simulator.amazonses.com")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +82,11 @@ async def insert_canaries(
     return [row["id"] for row in rows]
 
 
-async def read_canary(conn: Connection, number: int) -> bytes:
-    """A canary as the one row of a round."""
-    row = io.BytesIO()
-    before, behind = ADDRESS
-    await conn.copy_from_query(
-        f"""SELECT id, 1::smallint, NULL::smallint, NULL::bigint, '{before}' || id || '{behind}', contact ->> 'name',
-              contact ->> 'first_name', contact ->> 'last_name', contact -> 'custom_fields', NULL::boolean
-            FROM canaries WHERE id = {number}""",
-        output=row,
-        format="binary",
-    )
-    return row.getvalue()
+async def read_contact(conn: Connection, number: int) -> dict[str, Any]:
+    """Whom a canary is for, as it was noted."""
+    row = await fetch_one(conn, "SELECT contact FROM canaries WHERE id = $1", number)
+    contact: dict[str, Any] = row["contact"]
+    return contact
 
 
 async def write_outcome(conn: Connection, number: int, outcome: Outcome, error: str | None) -> None:

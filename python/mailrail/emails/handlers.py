@@ -7,7 +7,7 @@ from datetime import timedelta
 import orjson
 
 from mailrail import failpoints
-from mailrail._core import Codec, CoreError, Lease, Plan, Sender, freeze
+from mailrail._core import Codec, CoreError, Lease, Plan, Sender, encode_recipient_row, freeze
 from mailrail.cancellation import is_cancelled
 from mailrail.config import Settings
 from mailrail.db.pool import DATABASE_ERRORS, Pool
@@ -94,10 +94,10 @@ class Reconciler:
         async with self._pool.acquire() as conn:
             identity = await reconcile.read_identity(conn, stream_id)
             number = await reconcile.insert_canary(conn, identity["configuration_set"])
-            rows = await reconcile.read_canary(conn, number, CANARY_ADDRESS)
         identity |= {"stream_id": reconcile.CANARY_STREAM_ID, "list_id": 0, "mode": "simple"}
         content = CANARY_CONTENT | {"base_url": identity["base_url"]}
         plan = Plan(freeze(orjson.dumps(content)), orjson.dumps(identity), self._codec)
         lease = Lease(Lease.now_ns() + int(self._settings.lease_s * 1e9))
-        report = await self._sender.submit(plan, rows, lease)
+        row = encode_recipient_row(number, CANARY_ADDRESS, tracked=False)
+        report = await self._sender.submit(plan, row, lease)
         log.info("reconciler: canary %d sent (%s)", number, report.counts)

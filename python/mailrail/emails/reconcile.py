@@ -5,7 +5,6 @@ A send is ripe when its lease has been over for the fence: by then SES takes its
 has it. What silence proves is judged by `model.Watermark`.
 """
 
-import io
 from datetime import datetime
 from typing import Any
 
@@ -237,18 +236,6 @@ async def read_identity(conn: Connection, stream_id: int) -> dict[str, Any]:
     identity: str = await conn.fetchval("SELECT identity FROM streams WHERE stream_id = $1", stream_id)
     found: dict[str, Any] = orjson.loads(identity)
     return found
-
-
-async def read_canary(conn: Connection, number: int, address: str) -> bytes:
-    """A canary as the one row of a round; `address` is a constant of ours."""
-    row = io.BytesIO()
-    await conn.copy_from_query(
-        f"""SELECT {number}::integer, 1::smallint, NULL::smallint, NULL::bigint, '{address}'::text, NULL::text, NULL::text,
-              NULL::text, '{{}}'::jsonb, false""",
-        output=row,
-        format="binary",
-    )
-    return row.getvalue()
 
 
 async def drop_old_canaries(conn: Connection, patience: Patience) -> None:

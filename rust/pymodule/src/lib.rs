@@ -5,6 +5,7 @@ mod errors;
 mod import;
 mod mail;
 mod plan;
+mod recipient;
 mod runtime;
 mod sender;
 mod simulator;
@@ -27,6 +28,8 @@ mod _core {
     use crate::mail::{encode_mail_rows, inspect_template, prepare_mail};
     #[pymodule_export]
     use crate::plan::{Plan, freeze};
+    #[pymodule_export]
+    use crate::recipient::encode_recipient_row;
     #[pymodule_export]
     use crate::sender::{Lease, Report, Sender};
     #[pymodule_export]

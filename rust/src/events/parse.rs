@@ -84,10 +84,7 @@ impl Event<'_> {
         let (subject, fact) = (&self.subject, &self.fact);
         rows.row().int8(notification_id).int8(subject.stream_id).int4(subject.seq).int2(subject.attempt);
         rows.int2(fact.kind as i16).int8(fact.distinction.unwrap_or(subject.attempt.into()));
-        match fact.at.as_deref().and_then(unix_micros) {
-            Some(at) => rows.int8(at - PG_EPOCH_UNIX_US),
-            None => rows.null(),
-        };
+        rows.int8_or_null(fact.at.as_deref().and_then(unix_micros).map(|at| at - PG_EPOCH_UNIX_US));
         rows.text_or_null(clipped(&fact.address, MAX_ADDRESS_CHARS));
         rows.text_or_null(clipped(&self.message_id, MAX_MESSAGE_ID_CHARS));
         rows.text_or_null(clipped(&fact.detail, MAX_DETAIL_CHARS));

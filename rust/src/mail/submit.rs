@@ -11,7 +11,7 @@ use super::attachments::Disposition;
 use super::fields::Mailbox;
 use super::mime;
 use super::stored::{Mode, Stored, StoredAttachment};
-use crate::copy::{MailRow, MailRows, Writer};
+use crate::copy::{MailRow, MailRows};
 use crate::error::{Error, Result};
 use crate::lease::Lease;
 use crate::message;
@@ -21,9 +21,6 @@ use crate::ses::outcome::{Outcome, Settled};
 use crate::ses::request::{self, Addressee, Envelope, Finished, FinishedAttachment, Request};
 use crate::ses::trace::Carried;
 use crate::token::TokenKeys;
-
-/// Columns of the rows that carry mails.
-const COLUMNS: i16 = 6;
 
 /// Whose mails they are. Other members are ignored: the same JSON serves other purposes.
 #[derive(Debug, Clone, Deserialize)]
@@ -61,16 +58,16 @@ pub fn encode_rows(
         return Err(Error::data("the lists of a round of mails have different lengths"));
     }
     let bytes = contents.iter().map(|content| content.as_ref().len() + 96).sum();
-    let mut writer = Writer::new(COLUMNS, bytes);
-    for (((seq, skip), email), content) in seqs.iter().zip(skips).zip(emails).zip(contents) {
-        writer.row().int8(stream_id).int4(*seq).int2(attempt);
-        match skip {
-            Some(code) => writer.int2(*code),
-            None => writer.null(),
-        };
-        writer.text(email).raw(content.as_ref());
-    }
-    Ok(writer.finish())
+    let lists = seqs.iter().zip(skips).zip(emails).zip(contents);
+    let rows = lists.map(|(((seq, skip), email), content)| MailRow {
+        stream_id,
+        seq: *seq,
+        attempt,
+        skip: *skip,
+        email,
+        content: content.as_ref(),
+    });
+    Ok(MailRows::encode(rows, bytes))
 }
 
 /// Sends one round of single mails by the rules of [`crate::batch::submit`].
