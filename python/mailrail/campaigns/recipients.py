@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mailrail.campaigns.model import GROUPS
+from mailrail.db.copy import copy_out
 from mailrail.db.pool import Connection
 from mailrail.emails.model import State
 
@@ -147,22 +148,16 @@ async def read_csv(
     words = " ".join(f"WHEN {state} THEN '{state.name.lower()}'" for state in State)
     wanted = f"'{{{','.join(str(code) for code in _codes(states))}}}'::smallint[]"
     source = _source(states, wanted, str(first_seq), str(last_seq))
-    lines: list[bytes] = []
-
-    async def take(data: bytes) -> None:
-        lines.append(data)
-
-    await conn.copy_from_query(
+    return await copy_out(
+        conn,
         f"""SELECT {_defused("a.email")}, CASE coalesce(r.state, {State.PENDING}) {words} END, {_defused("r.reason")},
               coalesce(r.attempt, 0), {_defused("r.ses_message_id")},
               coalesce(to_char(r.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), ''), coalesce(r.opens, 0),
               coalesce(r.clicks, 0)
             {source.replace("$1", str(stream_id)).replace("$2", str(account_id))} ORDER BY a.seq""",
-        output=take,
         format="csv",
         force_quote=True,
     )
-    return b"".join(lines)
 
 
 def _defused(column: str) -> str:

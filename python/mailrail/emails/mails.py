@@ -1,11 +1,11 @@
 """The store of transactional mail: how it is read again and taken back. What a desk writes is in `desk_store.py`."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from mailrail.db.copy import copy_out
 from mailrail.db.pool import Connection
 from mailrail.emails.mail import ADDRESSES_MAX, PRECEDENCE
 from mailrail.emails.model import LeasedShard, Outcome, Round, State
@@ -21,8 +21,8 @@ async def read_round(conn: Connection, shard: LeasedShard, claimed: Round) -> by
         if claimed.seqs is None
         else f"a.seq = ANY('{{{','.join(map(str, claimed.seqs))}}}'::integer[])"
     )
-    rows = io.BytesIO()
-    await conn.copy_from_query(
+    return await copy_out(
+        conn,
         f"""SELECT a.stream_id, a.seq, {claimed.attempt}::smallint,
               (CASE WHEN a.email = '' THEN {Outcome.SKIPPED_ERASED}
                     WHEN s.email_folded IS NOT NULL OR {LISTED_BY_SES} THEN {Outcome.SKIPPED_SUPPRESSED}
@@ -36,10 +36,8 @@ async def read_round(conn: Connection, shard: LeasedShard, claimed: Round) -> by
             LEFT JOIN suppressions s ON s.account_id = a.account_id AND s.email_folded = lower(a.email)
               AND s.reason <> 'unsubscribe'
             WHERE a.stream_id = {shard.stream_id} AND {where} ORDER BY a.seq""",
-        output=rows,
         format="binary",
     )
-    return rows.getvalue()
 
 
 # A mail's last number: they are neighbours.

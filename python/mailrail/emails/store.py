@@ -7,6 +7,7 @@ import io
 import random
 from collections.abc import Mapping, Sequence
 
+from mailrail.db.copy import copy_out
 from mailrail.db.pool import Connection
 from mailrail.emails.fold import make_due
 from mailrail.emails.model import ATTEMPTS_MAX, RETRYABLE, LeasedShard, Outcome, Round, retry_pause_s
@@ -207,8 +208,8 @@ async def read_round(conn: Connection, lease: LeasedShard, claimed: Round, list_
         if list_ids
         else "false"
     )
-    rows = io.BytesIO()
-    await conn.copy_from_query(
+    return await copy_out(
+        conn,
         f"""SELECT a.seq, {claimed.attempt}::smallint,
               (CASE WHEN c.id IS NULL THEN {Outcome.SKIPPED_ERASED}
                     WHEN c.email_folded <> lower(a.email) THEN {Outcome.SKIPPED_ADDRESS_CHANGED}
@@ -220,10 +221,8 @@ async def read_round(conn: Connection, lease: LeasedShard, claimed: Round, list_
             LEFT JOIN contacts c ON c.id = a.contact_id AND c.account_id = a.account_id
             LEFT JOIN suppressions s ON s.account_id = a.account_id AND s.email_folded = lower(a.email)
             WHERE a.stream_id = {lease.stream_id} AND {where} ORDER BY a.seq""",
-        output=rows,
         format="binary",
     )
-    return rows.getvalue()
 
 
 async def name_suppressions(conn: Connection, lease: LeasedShard, claimed: Round) -> None:

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from datetime import datetime
 
+from mailrail.db.copy import copy_out
 from mailrail.db.pool import Connection, fetch_one
 from mailrail.emails.fold import FOLD_INTERVAL_S
 from mailrail.emails.model import EventKind, Outcome
@@ -85,11 +86,9 @@ async def take_notifications(conn: Connection, most: int) -> int:
 
 async def read_taken(conn: Connection) -> bytes:
     """The taken notifications as binary COPY rows (id, body)."""
-    rows = io.BytesIO()
-    await conn.copy_from_query(
-        "SELECT n.id, n.body FROM taken t JOIN notifications n USING (day, message_id)", output=rows, format="binary"
+    return await copy_out(
+        conn, "SELECT n.id, n.body FROM taken t JOIN notifications n USING (day, message_id)", format="binary"
     )
-    return rows.getvalue()
 
 
 async def stage(conn: Connection, events: bytes, parked: bytes) -> None:

@@ -5,6 +5,7 @@ import io
 from typing import Any
 
 from mailrail.contacts.model import ContactStatus
+from mailrail.db.copy import copy_out
 from mailrail.db.pool import Connection
 from mailrail.imports.model import (
     ERRORS_KEPT_DAYS,
@@ -227,19 +228,18 @@ async def read_errors_csv(
     )
     if last is None:
         return b"", None
-    lines = io.BytesIO()
-    await conn.copy_from_query(
+    lines = await copy_out(
+        conn,
         """SELECT row, CASE WHEN email ~ '^[-=+@\\t\\r]' THEN '''' ELSE '' END || coalesce(email, ''), code, reason
            FROM import_errors WHERE import_id = $1 AND account_id = $2 AND row > $3 AND row <= $4 ORDER BY row""",
         import_id,
         account_id,
         after_row,
         last,
-        output=lines,
         format="csv",
         force_quote=True,
     )
-    return lines.getvalue(), last
+    return lines, last
 
 
 # —— what workers do ————————————————————————————————————————————————————————————————————————————————————————————————————
