@@ -18,7 +18,7 @@ from mailrail.campaigns.canary import Canaries
 from mailrail.campaigns.handlers import SendLoop
 from mailrail.campaigns.reputation import judge_and_pause
 from mailrail.campaigns.schedule import run_scheduler
-from mailrail.cancellation import is_cancelled
+from mailrail.cancellation import cancel_all, is_cancelled
 from mailrail.config import Settings
 from mailrail.confirmations.handlers import Confirmer
 from mailrail.db import partitions
@@ -54,6 +54,7 @@ PARTITIONS_INTERVAL_S = 3600.0
 JUDGEMENT_INTERVAL_S = 60.0
 BLOCKING_THREADS = 2
 POOL_CLOSE_TIMEOUT_S = 5.0
+DRAIN_TOLD_S = 5.0
 # For watches, health, metrics, and what a dispatcher does side by side.
 SPARE_CONNECTIONS = 6
 
@@ -77,12 +78,11 @@ async def send(worker: Worker) -> None:
     """Role `send`: shards to SES, at the pace that SES grants to all workers together."""
     async with asyncio.TaskGroup() as tasks:
         helpers = [
-            tasks.create_task(worker.bus.subscribe(ShardsReadyV1.topic, worker.send_loop.ring)),
-            tasks.create_task(worker.limiter.follow()),
+            tasks.create_task(worker.bus.subscribe(ShardsReadyV1.topic, worker.send_loop.ring), name="doorbells"),
+            tasks.create_task(worker.limiter.follow(), name="limiter"),
         ]
         await worker.send_loop.run()
-        for helper in helpers:
-            helper.cancel()
+        await cancel_all(helpers)
 
 
 async def relay(worker: Worker) -> None:
@@ -243,14 +243,20 @@ async def run_roles(worker: Worker, roles: list[str], health: Health, ready: Cal
         health.draining = True
         worker.send_loop.stop()
         if "send" in tasks:
-            await tasks["send"]
+            await drain(tasks["send"])
     finally:
-        for task in (stopped, *tasks.values()):
-            task.cancel()
+        await cancel_all([stopped, *tasks.values()], also=lambda: asyncio.all_tasks() - {asyncio.current_task()})
         results = await asyncio.gather(*tasks.values(), return_exceptions=True)
     for result in results:
         if isinstance(result, Exception):
             raise result
+
+
+async def drain(sending: asyncio.Task[None]) -> None:
+    """Until the rounds under way have ended; says so where that takes long. Raises what sending raised."""
+    while not (await asyncio.wait([sending], timeout=DRAIN_TOLD_S))[0]:
+        log.info("worker: waits for the rounds under way")
+    await sending
 
 
 def assemble(settings: Settings, pool: Pool) -> Worker:

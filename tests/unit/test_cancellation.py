@@ -2,7 +2,9 @@
 
 import asyncio
 
-from mailrail.cancellation import is_cancelled
+import pytest
+
+from mailrail.cancellation import cancel_all, is_cancelled
 
 
 async def rolled_back_badly() -> None:
@@ -47,3 +49,29 @@ def test_outside_a_task_nothing_is_cancelled() -> None:
     loop.run_forever()
     loop.close()
     assert seen == [False]
+
+
+async def test_who_misses_a_cancellation_is_named_and_told_again(caplog: pytest.LogCaptureFixture) -> None:
+    ended = []
+
+    async def hard_of_hearing() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            # As Python 3.11's wait_for does with a result that comes at that moment.
+            await asyncio.sleep(60)
+        finally:
+            ended.append("it")
+
+    async def group() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(hard_of_hearing())
+
+    task = asyncio.create_task(group(), name="a role")
+    done = asyncio.create_task(asyncio.sleep(0))
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        await cancel_all([task, done], again_s=0.05, also=lambda: asyncio.all_tasks() - {asyncio.current_task()})
+    assert task.cancelled()
+    assert ended == ["it"]
+    assert "still at work: a role" in caplog.text
