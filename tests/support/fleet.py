@@ -45,9 +45,12 @@ class Process:
         return self.log.read_text()
 
     def end(self, which: signal.Signals = signal.SIGTERM, timeout_s: float = 30) -> int:
-        """Signals it; its exit status."""
+        """Signals it; its exit status. Fails with its log where it does not end."""
         self.process.send_signal(which)
-        return self.process.wait(timeout_s)
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} did not end within {timeout_s:g} s:\n{self.text()}") from None
 
 
 def variables(settings: Settings) -> dict[str, str]:
@@ -142,7 +145,8 @@ async def add_sender(pool: Pool, recipients: int, email: str = "p{}@example.net"
         await wallet.deposit(conn, account.id, 300 * recipients, "opening")
         _, key = await accounts.create_key(conn, account.id, "tests")
         await conn.execute(
-            "INSERT INTO domains (account_id, domain, status, verified_at) VALUES ($1, 'acme.com', 'verified', now())",
+            """INSERT INTO domains (account_id, domain, status, verified_at, next_check_at)
+               VALUES ($1, 'acme.com', 'verified', now(), 'infinity')""",
             account.id,
         )
         await conn.execute(
