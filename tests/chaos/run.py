@@ -148,7 +148,7 @@ class Run:
         self.cluster: Cluster
         self.customers: Customers
         self.session: aiohttp.ClientSession
-        self.mailed = asyncio.Event()
+        self.launched, self.mailed = asyncio.Event(), asyncio.Event()
 
     async def carry_out(self) -> dict[str, Any]:
         """The whole run; returns its summary."""
@@ -221,16 +221,15 @@ class Run:
             self.faults_s = time.monotonic() - self.faults_begun
             if launching.done():
                 launching.result()
-            launching.cancel()
-            await asyncio.gather(launching, return_exceptions=True)
-            # Each ends with its answer: a mail whose request was cut off may be out there all the same.
+            # Each ends with its answer: a campaign or mail whose request was cut off may be out there all the same, or not at all.
             self.customers.is_closing = True
-            self._aside(self._end_mailing(mailing))
+            self._aside(self._end(launching, self.launched))
+            self._aside(self._end(mailing, self.mailed))
         return caught
 
-    async def _end_mailing(self, mailing: asyncio.Task[None]) -> None:
-        await mailing
-        self.mailed.set()
+    async def _end(self, asking: asyncio.Task[None], ended: asyncio.Event) -> None:
+        await asking
+        ended.set()
 
     def _is_enough(self) -> bool:
         tally, options = self.tally, self.options
@@ -248,8 +247,8 @@ class Run:
         return self.begun + self.options.minutes * 60 - reserve_s - time.monotonic()
 
     async def _launch_all(self) -> None:
-        """Campaigns without end, as long as SES has not too many before it."""
-        while True:
+        """Campaigns until the customers close, as long as SES has not too many before it."""
+        while not self.customers.is_closing:
             async with self.session.get(f"{self.cluster.simulator_url}/_simulator/accepted?limit=0") as answer:
                 accepted = (await answer.json())["total"]
             if self.customers.recipients - accepted < BACKLOG_S * self.options.rate:
@@ -412,6 +411,8 @@ class Run:
         await self._set_faults({"skew_check": self.control.faults.get("skew_check", True)})
         await self.cluster.renew()
         until = self.begun + self.options.minutes * 60
+        while not caught and not self.launched.is_set() and time.monotonic() < until:
+            await asyncio.sleep(POLL_S)
         open_campaigns = [campaign for campaign in self.customers.campaigns if campaign.public_id]
         while open_campaigns and not caught and time.monotonic() < until:
             await asyncio.sleep(POLL_S)
