@@ -11,10 +11,10 @@ async def copy_out(conn: Connection, query: str, *arguments: object, **options: 
     Into memory, by a sink that never waits: asyncpg 0.32 goes through a thread for each piece of a file, and whoever is cancelled
     there, while the last piece is written, waits for ever to give the connection back, for it asks to cancel what has ended.
     """
-    rows = bytearray()
+    pieces: list[bytes] = []
 
     async def keep(piece: bytes) -> None:
-        rows.extend(piece)
+        pieces.append(piece)
 
     await conn.copy_from_query(query, *arguments, output=keep, **options)
-    return bytes(rows)
+    return b"".join(pieces)
