@@ -5,6 +5,7 @@ two round trips the one thread of the API answers others, so that each costs a m
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
 import orjson
 
@@ -14,6 +15,7 @@ from mailrail.emails.model import EventKind, LeasedShard, Outcome, Round
 
 # Small, because a shard is folded as a whole while it still fills.
 SHARD_SIZE = 500
+LEASED = ("stream_id", "shard", "account_id", "lease_id", "epoch")
 # Advisory lock (this, account): shared by whoever is writing mails, so that one can wait for all of them to end.
 MAILS_LOCK = 0x6D61696C
 
@@ -96,11 +98,7 @@ async def look(
         lease_s,
         MAILS_LOCK,
     )
-    renewed = (
-        None
-        if row["shard"] is None
-        else LeasedShard(**{name: row[name] for name in ("stream_id", "shard", "account_id", "lease_id", "epoch")})
-    )
+    renewed = None if row["shard"] is None else LeasedShard(**{name: row[name] for name in LEASED})
     # A database that is still being restored has no row yet.
     return Standing(
         row["is_held"] is not False,
@@ -143,20 +141,23 @@ async def open_stream(
     return found["stream_id"], found["identity"]
 
 
-async def open_shard(conn: Connection, account_id: int, stream_id: int, lease_s: float | None) -> LeasedShard:
-    """The stream's next range of numbers for this process alone; leased, so that no worker takes it, unless `lease_s` is
-    None. No number of it is left to claim by order: its claims and permits name theirs.
+async def open_shard(
+    conn: Connection, account_id: int, stream_id: int, lease_s: float | None
+) -> tuple[LeasedShard, UUID]:
+    """The stream's next range of numbers for this process alone, and what `took_place` knows this opening by; leased, so that no
+    worker takes it, unless `lease_s` is None. No number of it is left to claim by order: its claims and permits name theirs.
     """
     # One process at a time, or two would open the same.
     await conn.execute("SELECT FROM streams WHERE stream_id = $1 AND account_id = $2 FOR UPDATE", stream_id, account_id)
     row = await fetch_one(
         conn,
         """WITH opened AS (
-             INSERT INTO shards (stream_id, shard, account_id, state, first_seq, last_seq, next_seq, epoch, lease_id, lease_until)
+             INSERT INTO shards (stream_id, shard, account_id, state, first_seq, last_seq, next_seq, epoch, lease_id, lease_until,
+               opening_id)
              SELECT $1, n, $2, 'sending', n * $3 + 1, (n + 1) * $3, (n + 1) * $3 + 1, 1, nextval('lease_ids'),
-               clock_timestamp() + make_interval(secs => $4)
+               clock_timestamp() + make_interval(secs => $4), gen_random_uuid()
              FROM (SELECT coalesce(max(shard) + 1, 0) AS n FROM shards WHERE stream_id = $1) next
-             RETURNING stream_id, shard, account_id, lease_id, epoch
+             RETURNING stream_id, shard, account_id, lease_id, epoch, opening_id
            ), folded AS (
              INSERT INTO folds (stream_id, shard, account_id, open) SELECT stream_id, shard, account_id, 0 FROM opened
            )
@@ -166,7 +167,7 @@ async def open_shard(conn: Connection, account_id: int, stream_id: int, lease_s:
         SHARD_SIZE,
         lease_s or 0.0,
     )
-    return LeasedShard(**row)
+    return LeasedShard(**{name: row[name] for name in LEASED}), row["opening_id"]
 
 
 # —— the first commit ————————————————————————————————————————————————————————————————————————————————————————————————————
@@ -268,14 +269,20 @@ async def insert_first_permits(conn: Connection, shard: LeasedShard, placed: Seq
     )
 
 
-async def took_place(conn: Connection, account_id: int, stream_id: int, first_seq: int) -> bool:
+async def took_place(conn: Connection, shard: LeasedShard, opening_id: UUID, first_seq: int) -> bool:
     """Whether the transaction that wrote this mail was committed although its answer was lost. Waits for its end first:
-    a statement that did not would not see it.
+    a statement that did not would not see it. The number alone proves nothing: where the opening of the shard was undone,
+    another process may have opened it since, and given the number to a mail of its own.
     """
     async with conn.transaction():
-        await conn.execute("SELECT pg_advisory_xact_lock($1, hashint8($2))", MAILS_LOCK, account_id)
+        await conn.execute("SELECT pg_advisory_xact_lock($1, hashint8($2))", MAILS_LOCK, shard.account_id)
         found: bool = await conn.fetchval(
-            "SELECT EXISTS (SELECT FROM mails WHERE stream_id = $1 AND seq = $2)", stream_id, first_seq
+            """SELECT EXISTS (SELECT FROM shards s JOIN mails m ON m.stream_id = s.stream_id AND m.seq = $4
+                              WHERE s.stream_id = $1 AND s.shard = $2 AND s.opening_id = $3)""",
+            shard.stream_id,
+            shard.shard,
+            opening_id,
+            first_seq,
         )
     return found
 

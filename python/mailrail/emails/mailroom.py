@@ -231,15 +231,16 @@ class Desk:
 
     async def _took_place(self, written: Written, asked_ns: int, error: BaseException) -> bool:
         """Whether a commit without an answer was one, asked for as long as the lease would have held."""
-        placed = [item for each in written.sent + written.left for item in each.placed]
-        if not placed:
+        placed = [item for each in written.sent or written.left for item in each.placed]
+        shard = written.sending if written.sent else written.leaving
+        if not placed or shard is None:
             return False
         log.warning("mailroom: a commit went unanswered (%s)", type(error).__name__)
         until_ns = asked_ns + int(self._room.settings.lease_s * 1e9)
         while Lease.now_ns() < until_ns:
             try:
                 async with transaction(self._room.pool, self._account_id) as conn:
-                    return await desk_store.took_place(conn, self._account_id, written.stream_id, placed[0].first_seq)
+                    return await desk_store.took_place(conn, shard.leased, shard.opening_id, placed[0].first_seq)
             except DATABASE_ERRORS:
                 await asyncio.sleep(DATABASE_PAUSE_S)
         return False

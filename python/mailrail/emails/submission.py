@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from uuid import UUID
 
 from mailrail._core import encode_mail_rows
 from mailrail.addresses import domain_of
@@ -74,9 +75,12 @@ class Submission:
 
 @dataclass(eq=False, slots=True)
 class Shard:
-    """A range of numbers that this process gives out. `leased` ones are sent from here, the others by workers."""
+    """A range of numbers that this process gives out, known by its `opening_id`. `leased` ones are sent from here, the others by
+    workers.
+    """
 
     leased: LeasedShard
+    opening_id: UUID
     identity: str
     next_seq: int
     day: date = field(default_factory=lambda: datetime.now(UTC).date())

@@ -238,5 +238,5 @@ async def open_numbers(
     stream_id, text = await desk_store.open_stream(
         conn, account_id, is_test, orjson.dumps(identity).decode(), bounce_grace
     )
-    leased = await desk_store.open_shard(conn, account_id, stream_id, lease_s)
-    return Shard(leased, text, leased.shard * SHARD_SIZE + 1)
+    leased, opening_id = await desk_store.open_shard(conn, account_id, stream_id, lease_s)
+    return Shard(leased, opening_id, text, leased.shard * SHARD_SIZE + 1)

@@ -23,7 +23,7 @@ async def shard(api_pool: Pool, worker_pool: Pool) -> LeasedShard:
         account_id = await make_account(conn)
     async with transaction(api_pool, account_id) as conn:
         stream_id, _ = await desk_store.open_stream(conn, account_id, False, "{}", timedelta(0))
-        return await desk_store.open_shard(conn, account_id, stream_id, LEASE_S)
+        return (await desk_store.open_shard(conn, account_id, stream_id, LEASE_S))[0]
 
 
 async def renew(api_pool: Pool, shard: LeasedShard | None, account_id: int) -> LeasedShard | None:
