@@ -217,16 +217,20 @@ class Patience:
 class Watermark:
     """How alive the way back of events was and is, seen from some sends without an answer.
 
-    `neighbours` are accepted sends nearest in time, `heard` those of them with an event; `canary_returned` says whether a
-    mail to SES's mailbox simulator, sent after the unknown ones could last have been accepted, has come back;
-    `lag` is the age of the oldest notification that waits to be applied, `parked` counts those since then that could not be,
-    and `dead` what lies in the dead-letter queue of the events' queue.
+    `neighbours` are accepted sends nearest in time, `heard` those of them whose first event came `within` a time of their
+    claim, which is how long the unknown ones have been silent, less the lag that is allowed: how long events take is seen,
+    not supposed. `canary_returned` says whether a mail to SES's mailbox simulator, sent after the unknown ones could last
+    have been accepted, has come back; `lag` is the age of the oldest notification that waits to be applied, `unread` counts
+    those that came before the fence was over and wait still, `parked` those since then that could not be applied, and `dead`
+    what lies in the dead-letter queue of the events' queue.
     """
 
     neighbours: int
     heard: int
+    within: timedelta
     canary_returned: bool
     lag: timedelta
+    unread: int
     parked: int
     dead: int = 0
 
@@ -234,12 +238,17 @@ class Watermark:
         """None where silence proves that the sends were not accepted, else what is missing for that."""
         if self.lag > lag_max:
             return f"events wait {self.lag.total_seconds():.0f} s to be applied"
+        if self.unread:
+            return f"{self.unread} notifications that came before the fence was over are not applied yet"
         if self.parked:
             return f"{self.parked} notifications are parked unread"
         if self.dead:
             return f"{self.dead} notifications lie in the dead-letter queue"
         if self.heard < NEIGHBOURS_HEARD_MIN * self.neighbours:
-            return f"only {self.heard} of the {self.neighbours} sends nearest in time have an event"
+            within_s = self.within.total_seconds()
+            return (
+                f"only {self.heard} of the {self.neighbours} sends nearest in time had an event within {within_s:.0f} s"
+            )
         if not self.canary_returned:
             return "no canary has come back yet"
         return None

@@ -86,30 +86,36 @@ SELECT count(*) FROM given_up
 """
 
 # The accepted sends nearest in time to the ripe ones, of all streams with the same configuration set, that are old enough
-# to have been heard of.
+# to have been heard of. Half of the fence is more than the age of a signature: what is sent later was surely sent after
+# SES could last have accepted a ripe one.
 _READ_WATERMARK = f"""
-WITH near AS (
-  SELECT c.stream_id, c.attempt, c.first_seq, c.last_seq, c.seqs FROM claims c JOIN streams t USING (stream_id)
+WITH silence AS (
+  SELECT greatest(clock_timestamp() - $4::timestamptz - $5::interval, interval '0') AS within
+), near AS (
+  SELECT c.stream_id, c.attempt, c.claimed_at, c.first_seq, c.last_seq, c.seqs FROM claims c JOIN streams t USING (stream_id)
   WHERE c.claimed_at BETWEEN $1::timestamptz - $3::interval AND $1::timestamptz + $3::interval
     AND t.identity::jsonb ->> 'configuration_set' IS NOT DISTINCT FROM $2::text
   ORDER BY abs(extract(epoch FROM c.claimed_at - $1::timestamptz)) LIMIT {NEIGHBOURS_MAX}
 ), sent AS (
-  SELECT r.stream_id, r.seq FROM near n
+  SELECT r.stream_id, r.seq, n.claimed_at FROM near n
   CROSS JOIN LATERAL unnest(coalesce(n.seqs, ARRAY(SELECT generate_series(n.first_seq, n.last_seq)))) AS claimed(seq)
   JOIN results r ON r.stream_id = n.stream_id AND r.seq = claimed.seq AND r.attempt = n.attempt
     AND r.outcome = {Outcome.ACCEPTED} AND r.at <= clock_timestamp() - $5::interval
   ORDER BY abs(extract(epoch FROM r.at - $1::timestamptz)) LIMIT {NEIGHBOURS_MAX}
 )
-SELECT count(*) AS neighbours,
-  count(*) FILTER (WHERE EXISTS (
+SELECT count(sent.seq) AS neighbours,
+  count(sent.seq) FILTER (WHERE EXISTS (
     SELECT FROM events e WHERE e.stream_id = sent.stream_id AND e.seq = sent.seq
-      AND e.kind BETWEEN {EventKind.SEND} AND {EventKind.DELIVERY_DELAY})) AS heard,
-  EXISTS (SELECT FROM canaries WHERE configuration_set = coalesce($2::text, '') AND sent_at > $4::timestamptz
-          AND seen_at IS NOT NULL) AS canary_returned,
+      AND e.kind BETWEEN {EventKind.SEND} AND {EventKind.DELIVERY_DELAY}
+      AND e.received_at <= sent.claimed_at + silence.within)) AS heard,
+  silence.within,
+  EXISTS (SELECT FROM canaries WHERE configuration_set = coalesce($2::text, '')
+          AND sent_at > $4::timestamptz + $6::interval / 2 AND seen_at IS NOT NULL) AS canary_returned,
   (SELECT coalesce(clock_timestamp() - min(queued_at), interval '0') FROM notification_queue) AS lag,
+  (SELECT count(*) FROM notification_queue WHERE queued_at <= $4::timestamptz + $6::interval)::integer AS unread,
   (SELECT count(*) FROM parked_notifications WHERE parked_at >= $1::timestamptz)::integer AS parked,
   (SELECT coalesce(sum(dead), 0) FROM event_queues WHERE read_at > clock_timestamp() - interval '10 minutes')::integer AS dead
-FROM sent
+FROM silence LEFT JOIN sent ON true GROUP BY silence.within
 """
 
 
@@ -196,6 +202,7 @@ async def _read_watermark(
         NEIGHBOUR_SPAN,
         lease_until,
         patience.event_lag_max,
+        patience.fence,
     )
     await conn.execute("SET LOCAL enable_nestloop = off")
     return Watermark(**row)

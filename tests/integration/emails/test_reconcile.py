@@ -26,7 +26,7 @@ RECIPIENTS = 40
 
 @pytest.fixture
 async def stream(worker_pool: Pool) -> TestStream:
-    """Recipients 1..30 were accepted and delivered an hour ago, 31..34 have no answer, the others nobody has claimed."""
+    """Recipients 1..30 were accepted and heard of more than an hour ago, 31..34 have no answer, the others nobody has claimed."""
     async with worker_pool.acquire() as conn:
         for table in ("canaries", "notification_queue", "parked_notifications"):
             await conn.execute(f"DELETE FROM {table}")
@@ -36,8 +36,8 @@ async def stream(worker_pool: Pool) -> TestStream:
         stream = await make_stream(conn, await make_account(conn), RECIPIENTS)
         await add_claim(conn, stream, 0, 1, range(1, 31), 1, lease_over=RIPE)
         for seq in range(1, 31):
-            await add_result(conn, stream, seq, 1, Outcome.ACCEPTED)
-            await add_event(conn, stream, seq, EventKind.DELIVERY)
+            await add_result(conn, stream, seq, 1, Outcome.ACCEPTED, ago=RIPE)
+            await add_event(conn, stream, seq, EventKind.DELIVERY, ago=RIPE)
         await add_claim(conn, stream, 0, 1, [31, 32, 33, 34], 1, lease_over=RIPE)
         await conn.execute("UPDATE shards SET next_seq = 35, epoch = 2 WHERE stream_id = $1", stream.stream_id)
         await fold_all(conn, stream)
@@ -90,15 +90,20 @@ async def test_silence_without_a_canary_asks_for_one(worker_pool: Pool, stream: 
         )
 
 
-async def test_a_canary_older_than_the_lease_proves_nothing(worker_pool: Pool, stream: TestStream) -> None:
+@pytest.mark.parametrize(
+    ("sent_after_lease", "permitted"), [(-timedelta(seconds=1), 0), (HOUR / 3, 0), (HOUR * 2 / 3, 4)]
+)
+async def test_a_canary_proves_nothing_while_ses_might_still_have_accepted(
+    worker_pool: Pool, stream: TestStream, sent_after_lease: timedelta, permitted: int
+) -> None:
     async with worker_pool.acquire() as conn:
         await conn.execute(
             "INSERT INTO canaries (configuration_set, sent_at, seen_at) VALUES ('', now() - $1::interval, now())",
-            RIPE + timedelta(seconds=1),
+            RIPE - sent_after_lease,
         )
         done = await reconcile_once(conn)
         assert done is not None
-        assert done.permitted == 0
+        assert done.permitted == permitted
 
 
 async def test_silence_while_everybody_else_speaks_permits_another_attempt(
@@ -166,12 +171,30 @@ async def test_unheard_neighbours_keep_everybody_waiting(worker_pool: Pool, stre
         lost = await make_stream(conn, stream.account_id, 10)
         await add_claim(conn, lost, 0, 1, range(1, 11), 1, lease_over=RIPE)
         for seq in range(1, 11):
-            await add_result(conn, lost, seq, 1, Outcome.ACCEPTED)
-        no_lag = Patience(HOUR, 24 * HOUR, timedelta(0))
-        done = await reconcile_once(conn, no_lag)
+            await add_result(conn, lost, seq, 1, Outcome.ACCEPTED, ago=RIPE)
+        done = await reconcile_once(conn)
         assert done is not None
         assert done.permitted == 0
-        assert done.waiting_for == "only 30 of the 40 sends nearest in time have an event"
+        assert done.waiting_for == "only 30 of the 40 sends nearest in time had an event within 3600 s"
+
+
+@pytest.mark.parametrize(("heard_ago_min", "permitted"), [(1, 0), (2, 4)])
+async def test_silence_must_last_longer_than_the_events_of_neighbours_took(
+    worker_pool: Pool, stream: TestStream, heard_ago_min: int, permitted: int
+) -> None:
+    """Where events take an hour, an hour of silence proves nothing."""
+    async with worker_pool.acquire() as conn:
+        await canary_returns(conn)
+        slow = await make_stream(conn, stream.account_id, 10)
+        await add_claim(conn, slow, 0, 1, range(1, 11), 1, lease_over=RIPE)
+        for seq in range(1, 11):
+            await add_result(conn, slow, seq, 1, Outcome.ACCEPTED, ago=RIPE)
+            await add_event(conn, slow, seq, EventKind.SEND, ago=timedelta(minutes=heard_ago_min))
+        done = await reconcile_once(conn)
+        assert done is not None
+        assert done.permitted == permitted
+        if not permitted:
+            assert done.waiting_for == "only 30 of the 40 sends nearest in time had an event within 3600 s"
 
 
 async def test_neighbours_too_young_to_be_heard_of_do_not_count(worker_pool: Pool, stream: TestStream) -> None:
@@ -202,6 +225,25 @@ async def test_a_backlog_or_parked_events_keep_everybody_waiting(worker_pool: Po
         done = await reconcile_once(conn)
         assert done is not None
         assert done.waiting_for == "1 notifications are parked unread"
+
+
+async def test_what_came_while_the_fence_lasted_is_applied_first(worker_pool: Pool, stream: TestStream) -> None:
+    """However little the applier is behind: the event may be among what it has not read."""
+    insert = (
+        "INSERT INTO notification_queue (day, message_id, queued_at) VALUES (current_date, 'x', now() - $1::interval)"
+    )
+    patient = Patience(HOUR, 24 * HOUR, timedelta(minutes=10))
+    async with worker_pool.acquire() as conn:
+        await canary_returns(conn)
+        await conn.execute(insert, timedelta(seconds=61))
+        done = await reconcile_once(conn, patient)
+        assert done is not None
+        assert done.waiting_for == "1 notifications that came before the fence was over are not applied yet"
+        await conn.execute("DELETE FROM notification_queue")
+        await conn.execute(insert, timedelta(seconds=50))
+        done = await reconcile_once(conn, patient)
+        assert done is not None
+        assert done.permitted == 4
 
 
 async def test_after_a_day_without_proof_they_are_given_up(worker_pool: Pool, stream: TestStream) -> None:

@@ -8,7 +8,9 @@ import pytest
 from mailrail.emails.model import Patience, Watermark
 
 LAG_MAX = timedelta(minutes=1)
-ALIVE = Watermark(neighbours=200, heard=200, canary_returned=True, lag=timedelta(0), parked=0)
+ALIVE = Watermark(
+    neighbours=200, heard=200, within=timedelta(minutes=59), canary_returned=True, lag=timedelta(0), unread=0, parked=0
+)
 
 
 def test_silence_proves_something_while_everything_else_speaks() -> None:
@@ -21,10 +23,11 @@ def test_silence_proves_something_while_everything_else_speaks() -> None:
 @pytest.mark.parametrize(
     ("seen", "missing"),
     [
-        (replace(ALIVE, heard=197), "only 197 of the 200"),
+        (replace(ALIVE, heard=197), "only 197 of the 200 sends nearest in time had an event within 3540 s"),
         (replace(ALIVE, neighbours=20, heard=19), "only 19 of the 20"),
         (replace(ALIVE, canary_returned=False), "no canary"),
         (replace(ALIVE, lag=LAG_MAX + timedelta(seconds=1)), "events wait 61 s"),
+        (replace(ALIVE, unread=3), "3 notifications that came before the fence was over are not applied yet"),
         (replace(ALIVE, parked=1), "1 notifications are parked"),
         (replace(ALIVE, dead=2), "2 notifications lie in the dead-letter queue"),
     ],
