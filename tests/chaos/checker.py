@@ -24,10 +24,11 @@ SHOWN_MAX = 20
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """One mail that the stand-in took; `tag` names recipient and attempt under the installation's secret."""
+    """One mail that the stand-in took; `tag` names recipient and attempt under the installation's secret, `at` is in ISO 8601."""
 
     to: str
     tag: str
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Verdict:
     lost: list[str] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
     unclaimed: list[str] = field(default_factory=list)
+    mixed_up: list[str] = field(default_factory=list)
     resent: int = 0
 
     def sentences(self) -> list[str]:
@@ -58,6 +60,7 @@ class Verdict:
             "never accepted": self.lost,
             "accepted but never asked for": self.strangers,
             "accepted without a committed claim": self.unclaimed,
+            "accepted under the number of somebody else": self.mixed_up,
         }
         return [f"{len(them)} {what}: {', '.join(them[:SHOWN_MAX])}" for what, them in found.items() if them]
 
@@ -82,7 +85,8 @@ def judge(
                 raise ValueError(f"{address} is in two campaigns")
     claimed, resent = _cover(claims)
     times: Counter[str] = Counter()
-    strangers, unclaimed = [], []
+    strangers, unclaimed, mixed_up = [], [], []
+    address_of: dict[tuple[int, int], str] = {}
     total = 0
     for mail in accepted:
         if mail.to == CANARY:
@@ -92,8 +96,13 @@ def judge(
             strangers.append(mail.to)
             continue
         times[mail.to] += 1
-        if not _is_covered(mail, claimed, codec):
-            unclaimed.append(mail.to)
+        match decoded(mail, codec):
+            case (stream_id, seq, attempt) if seq in claimed.get((stream_id, attempt), ()):
+                # A claim covers a number; whom it was for, only the first mail under it tells.
+                if address_of.setdefault((stream_id, seq), mail.to) != mail.to:
+                    mixed_up.append(mail.to)
+            case _:
+                unclaimed.append(mail.to)
     return Verdict(
         asked=len(campaign_of),
         accepted=total,
@@ -101,6 +110,7 @@ def judge(
         lost=[address for address in campaign_of if address not in times and address not in excused],
         strangers=strangers,
         unclaimed=unclaimed,
+        mixed_up=mixed_up,
         resent=resent,
     )
 
@@ -116,13 +126,10 @@ def _cover(claims: Iterable[Claim]) -> tuple[dict[tuple[int, int], set[int]], in
     return claimed, resent
 
 
-def _is_covered(mail: Accepted, claimed: Mapping[tuple[int, int], set[int]], codec: Codec) -> bool:
+def decoded(mail: Accepted, codec: Codec) -> tuple[int, int, int] | None:
+    """(stream, seq, attempt) of a mail; None if its tag is none of the installation's."""
     # The tag is the block of an id without its prefix (`rust/src/token.rs`).
-    match codec.decode_id("tag", f"tag_{mail.tag}"):
-        case (stream_id, seq, attempt):
-            return seq in claimed.get((stream_id, attempt), ())
-        case _:
-            return False
+    return codec.decode_id("tag", f"tag_{mail.tag}")
 
 
 # —— where he reads ————————————————————————————————————————————————————————————————————————————————————————————————————
@@ -164,4 +171,4 @@ def _mails(lines: Iterable[Mapping[str, Any]]) -> Iterator[Accepted]:
     for line in lines:
         addresses = line["to"] if isinstance(line["to"], list) else line["to"].split()
         for address in addresses:
-            yield Accepted(address, line["tag"])
+            yield Accepted(address, line["tag"], line.get("at", ""))

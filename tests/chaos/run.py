@@ -26,7 +26,8 @@ import orjson
 import uvloop
 
 from mailrail._core import Codec
-from tests.chaos import checker, cluster
+from mailrail.db.pool import connect
+from tests.chaos import checker, cluster, story
 from tests.chaos.checker import Verdict, judge
 from tests.chaos.cluster import Cluster, Member, MessageBroker, Shape
 from tests.chaos.controls import CONTROLS
@@ -64,8 +65,8 @@ FAULTS = {
 # Where three of two hundred neighbours lost their events, silence proves nothing for good, and a day is too long here.
 LOSSY = {"UNKNOWN_MAX_AGE_S": "60", "MAIL_MAX_AGE_S": "60"}
 CUT_CHANCES = {"cut_before_reply": 0.004, "cut_after_sent": 0.002}
-# Long enough to outlive a lease, the fence and a signature; most are shorter.
-FREEZE_S = (0.2, 7.0)
+# Long enough to outlive lease, signature and fence, and to wake after others have sent again; most are much shorter.
+FREEZE_S = (0.2, 16.0)
 BLACKHOLE_S = 2.5
 TICK_S = 0.01
 # A kill waits this long for a process that has something under way.
@@ -75,6 +76,7 @@ BACKLOG_S = 12.0
 POLL_S = 2.0
 SETTLE_RESERVE_S = 150.0
 REPORT_S = 15.0
+STORIES_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +320,7 @@ class Run:
         least_s, most_s = between_s
         self._frozen.add(process.pid)
         try:
-            await asyncio.sleep(least_s + (most_s - least_s) * how_long**2)
+            await asyncio.sleep(least_s + (most_s - least_s) * how_long**3)
         finally:
             self._frozen.discard(process.pid)
             process.signal(signal.SIGCONT)
@@ -481,16 +483,32 @@ class Run:
             "lost": len(verdict.lost),
             "strangers": len(verdict.strangers),
             "without_claim": len(verdict.unclaimed),
+            "mixed_up": len(verdict.mixed_up),
             "unresolved": len(unresolved),
             "snapshots": self.snapshots.taken,
             "ledger_violations": len(self.snapshots.violations),
             "simulator": simulator,
+            "stories": await self._stories(verdict),
             "faults_s": round(self.faults_s, 1),
             "settled_s": round(settled_s, 1),
             "total_s": round(time.monotonic() - self.begun, 1),
             "wrong": findings.wrong,
             "unmet": findings.unmet,
         }
+
+    async def _stories(self, verdict: Verdict) -> list[str]:
+        """What happened to those who were mailed twice."""
+        told: list[str] = []
+        if verdict.duplicates:
+            accepted = await checker.accepted_by(self.session, self.cluster.simulator_url)
+            conn = await connect(self.cluster.direct.worker_database_url, application_name="chaos")
+            try:
+                for address in verdict.duplicates[:STORIES_MAX]:
+                    mails = [mail for mail in accepted if mail.to == address]
+                    told += await story.tell(conn, self.history_file, Codec(SECRET.encode()), address, mails)
+            finally:
+                await conn.close()
+        return told
 
     def _find(self, verdict: Verdict, simulator: dict[str, Any], unresolved: list[str]) -> Findings:
         options, tally, findings = self.options, self.tally, Findings()
@@ -533,8 +551,10 @@ def _lost_events(simulator: dict[str, Any]) -> int:
 def print_summary(summary: dict[str, Any]) -> None:
     """For a person."""
     for name, value in summary.items():
-        if name not in ("wrong", "unmet", "options", "simulator"):
+        if name not in ("wrong", "unmet", "options", "simulator", "stories"):
             print(f"{name:>20}  {value}")
+    for line in summary["stories"]:
+        print(line)
     for sentence in summary["wrong"]:
         print(f"WRONG: {sentence}")
     for sentence in summary["unmet"]:

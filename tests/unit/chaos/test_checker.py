@@ -42,6 +42,11 @@ def test_a_clean_run_has_no_sentences() -> None:
             CLAIMS,
             "1 accepted without a committed claim: a@x.net",
         ),
+        (
+            [CLEAN[0], mail("b@x.net", 8, 1), *CLEAN[2:]],
+            CLAIMS,
+            "1 accepted under the number of somebody else: b@x.net",
+        ),
     ],
 )
 def test_each_wrong_is_found(accepted: list[Accepted], claims: list[Claim], sentence: str) -> None:
@@ -68,8 +73,8 @@ def test_claims_are_ranges_or_lists() -> None:
 def test_an_accept_log_may_be_a_file(tmp_path: Path) -> None:
     file = tmp_path / "accepted.jsonl"
     lines = [
-        {"number": 0, "to": ["a@x.net"], "id": "eml_1", "tag": "t1", "at": 5},
-        {"number": 1, "to": "b@x.net", "id": "", "tag": "", "at": 6},
+        {"number": 0, "to": ["a@x.net"], "id": "eml_1", "tag": "t1", "at": "2026-01-01T00:00:05Z"},
+        {"number": 1, "to": "b@x.net", "id": "", "tag": ""},
     ]
     file.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
-    assert accepted_in(file) == [Accepted("a@x.net", "t1"), Accepted("b@x.net", "")]
+    assert accepted_in(file) == [Accepted("a@x.net", "t1", "2026-01-01T00:00:05Z"), Accepted("b@x.net", "")]
