@@ -31,8 +31,8 @@ from mailrail.db.pool import connect
 from mailrail.wallet import service as wallet
 from tests.support import fleet, postgres
 from tests.support.campaign import ACCESS_KEY, REGION, SECRET_ACCESS_KEY
-from tests.support.installation import free_port
 from tests.support.load import Load, http_request, put_load
+from tests.support.ports import free_port
 from tests.support.processes import descendants, wait_until
 from tests.support.simulator import RunningSimulator
 

@@ -30,7 +30,7 @@ from mailrail.config import SIMULATOR_TOPIC_ARN, Settings
 from mailrail.db.pool import Connection, connect
 from tests.support import postgres
 from tests.support.fleet import Process, starting
-from tests.support.installation import free_port
+from tests.support.ports import free_port
 from tests.support.postgres import Database
 from tests.support.processes import is_alive
 from tests.support.sns import Authority, Posted, certified, post_all, post_request

@@ -25,8 +25,8 @@ from mailrail.up.postgres import Cluster
 from mailrail.wallet import service as wallet
 from tests.support import postgres
 from tests.support.fleet import starting
-from tests.support.installation import free_port
 from tests.support.load import http_request, put_load
+from tests.support.ports import free_port
 from tests.support.processes import descendants
 
 CONNECTIONS = 32

@@ -31,8 +31,8 @@ from mailrail.db.pool import connect
 from mailrail.tracking.routes import PIXEL, UNCACHED
 from tests.support import postgres
 from tests.support.fleet import starting
-from tests.support.installation import free_port
 from tests.support.load import put_load
+from tests.support.ports import free_port
 from tests.support.streams import TestStream, make_account, make_stream
 
 CONNECTIONS = 32

@@ -26,8 +26,8 @@ from mailrail.worker import ROLES
 from tests.chaos.nursery import Nursery, Process, nursery
 from tests.chaos.proxy import Proxy, Report
 from tests.support.campaign import ACCESS_KEY, REGION, SECRET_ACCESS_KEY
-from tests.support.installation import free_port
 from tests.support.kafka import Broker
+from tests.support.ports import free_port
 from tests.support.postgres import SECRET
 
 DATABASE = "mailrail"

@@ -27,7 +27,8 @@ from mailrail.web.pages import LIMIT_MAX
 from mailrail.web.values import shown_price
 from mailrail.webhooks.model import PREVIOUS_VALID
 from tests.support.api import Tenant
-from tests.support.installation import Installation, free_port, installed
+from tests.support.installation import Installation, installed
+from tests.support.ports import free_port
 from tests.support.postgres import Database
 from tests.support.seeds import differences, printed_json
 from tests.support.tools import require

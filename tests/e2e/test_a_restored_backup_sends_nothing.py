@@ -9,7 +9,7 @@ from mailrail.config import Settings, with_role_urls
 from mailrail.db.pool import Pool, connect, open_pool
 from mailrail.up.postgres import Cluster, ensure_database
 from tests.support import fleet
-from tests.support.installation import free_port
+from tests.support.ports import free_port
 from tests.support.postgres import Database
 from tests.support.processes import wait_until
 

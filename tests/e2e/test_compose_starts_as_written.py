@@ -24,8 +24,8 @@ from mailrail.config import Settings, load, with_role_urls
 from mailrail.db.pool import open_pool
 from mailrail.up.postgres import Cluster, ensure_database, running
 from tests.support import fleet
-from tests.support.installation import free_port
 from tests.support.kafka import Broker
+from tests.support.ports import free_port
 from tests.support.postgres import SECRET
 from tests.support.processes import wait_until
 

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +20,7 @@ from mailrail.config import Settings
 from mailrail.db.pool import Pool
 from tests.support.api import Tenant
 from tests.support.imports import PATH, counts, errors, upload
+from tests.support.ports import free_port
 from tests.support.postgres import Database
 from tests.support.processes import peak_memory_bytes, wait_until
 from tests.support.workers import environment, working
@@ -49,13 +49,6 @@ def api_process(settings: Settings, log_file: Path) -> Iterator["subprocess.Pope
     finally:
         child.kill()
         child.wait()
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def line(number: int) -> str:

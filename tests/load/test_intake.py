@@ -15,7 +15,7 @@ from mailrail._core import Codec
 from mailrail.config import SIMULATOR_TOPIC_ARN
 from mailrail.db.pool import Pool
 from tests.support.fleet import starting
-from tests.support.installation import free_port
+from tests.support.ports import free_port
 from tests.support.postgres import SECRET, Database
 from tests.support.sns import certified, post_all, post_request
 from tests.support.streams import make_account, make_stream

@@ -13,8 +13,8 @@ from mailrail.db.pool import Pool
 from mailrail.web.admission import BODY_MAX_BYTES
 from tests.support.api import running_api
 from tests.support.fleet import starting
-from tests.support.installation import free_port
 from tests.support.load import Load, http_request, put_load
+from tests.support.ports import free_port
 from tests.support.postgres import Database
 from tests.support.processes import peak_memory_bytes
 

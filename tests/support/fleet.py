@@ -21,7 +21,7 @@ from mailrail.accounts.model import Plan
 from mailrail.config import SIMULATOR_TOPIC_ARN, Settings, variable
 from mailrail.db.pool import Pool
 from mailrail.wallet import service as wallet
-from tests.support.installation import free_port
+from tests.support.ports import free_port
 from tests.support.postgres import Database
 from tests.support.processes import wait_until
 from tests.support.simulator import RunningSimulator, simulating

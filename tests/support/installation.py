@@ -1,7 +1,6 @@
 """A whole installation in one process and a simulator beside it: API, all worker roles, real sockets in between."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from mailrail.ses.sender import take_keys
 from mailrail.wallet import service as wallet
 from mailrail.worker import ROLES, Worker, assemble
 from tests.support.api import Api, Tenant, running_api
+from tests.support.ports import free_port
 from tests.support.postgres import Database
 from tests.support.simulator import RunningSimulator, simulating
 from tests.support.waiting import until
@@ -169,11 +169,3 @@ async def playing(worker: Worker, roles: Iterable[str] = ROLES) -> AsyncIterator
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

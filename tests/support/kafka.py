@@ -8,7 +8,6 @@ import base64
 import fcntl
 import hashlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -20,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mailrail.up.child import Child
+from tests.support.ports import free_port
 
 POM = Path(__file__).parent / "kafka" / "pom.xml"
 COPY_JARS = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
@@ -27,8 +27,6 @@ FETCH_TIMEOUT_S = 600
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 20
 JVM = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-# Below the range from which the kernel picks ports: a client that dials a dead broker's port could be given that very port.
-PORTS = range(15_000, 32_000)
 
 LOGGING = """\
 rootLogger.level=WARN
@@ -82,7 +80,7 @@ class Broker:
         self.folder = folder
         self._data = folder / "data"
         self._child: Child | None = None
-        self.port, controller_port = free_low_ports(2)
+        self.port, controller_port = free_port(), free_port()
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "server.properties").write_text(
             PROPERTIES.format(port=self.port, controller_port=controller_port, data=self._data)
@@ -227,23 +225,6 @@ def run(*command: str) -> None:
     """A preparing command; its output is shown where it fails."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S)
     assert done.returncode == 0, f"{command[0]} failed:\n{done.stdout}{done.stderr}"
-
-
-def free_low_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on and that the kernel gives to nobody who asks for any port."""
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    found: list[int] = []
-    while len(found) < count:
-        port = random.choice(PORTS)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port < lowest and port not in found:
-            found.append(port)
-    return found
 
 
 def takes_connections(port: int) -> bool:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import asyncpg
 
+from tests.support.ports import free_port
 from tests.support.processes import descendants, wait_until
 
 START_S = 60
@@ -41,14 +41,6 @@ class Up:
         """Signal it and wait for its status."""
         self.process.send_signal(which)
         return self.process.wait(60)
-
-
-def free_port() -> int:
-    """A port for the API."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def environment(home: Path, variables: dict[str, str]) -> dict[str, str]:

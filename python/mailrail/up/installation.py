@@ -14,7 +14,8 @@ from mailrail.errors import ConfigError, MailrailError, StartError
 from mailrail.up import postgres
 from mailrail.up.options import DATA_DEFAULT, UpOptions
 from mailrail.up.options import PREFIX as OPTIONS_PREFIX
-from mailrail.up.postgres import SUPERUSER, choose_port, is_free, remembered
+from mailrail.up.ports import choose_port, is_free
+from mailrail.up.postgres import SUPERUSER, remembered
 
 # The bounce grace of the demo: long enough for a late Delivery of the simulator, short enough to watch.
 DEMO_BOUNCE_GRACE_S = "2"

@@ -10,11 +10,9 @@ import hashlib
 import importlib.util
 import os
 import pwd
-import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +24,7 @@ import asyncpg
 from mailrail.db.migrate import quoted
 from mailrail.errors import StartError
 from mailrail.up.child import NAMESPACE, NOBODY, PLAIN, Child, launch_command
+from mailrail.up.ports import choose_port
 
 SUPERUSER = "postgres"
 MAJOR_VERSION = "18"
@@ -336,28 +335,6 @@ def is_ready(cluster: Cluster, child: Child) -> bool:
 def is_passing(output: str) -> bool:
     """Reasons that another try may not meet: the port was taken a moment ago, or backends of a killed server are still leaving."""
     return "could not bind" in output or "pre-existing shared memory block" in output
-
-
-def choose_port(file: Path) -> int:
-    """The port of last time if it is free, so that tools keep their connection settings, else any free one."""
-    if file.exists() and re.fullmatch(r"\d+\s*", file.read_text()) and is_free(int(file.read_text())):
-        return int(file.read_text())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    file.write_text(f"{port}\n")
-    return port
-
-
-def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether one could listen on the port; a connection of yesterday in TIME_WAIT does not count."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError):
-            return False
-    return True
 
 
 # —— small things ——

@@ -18,7 +18,7 @@ from mailrail.ops.health import Health, serving
 from mailrail.ops.metrics import FIGURES, Metrics
 from tests.support import fleet
 from tests.support.api import Api, Tenant
-from tests.support.installation import free_port
+from tests.support.ports import free_port
 from tests.support.postgres import Database
 from tests.support.processes import wait_until
 from tests.support.streams import add_claim, make_account, make_stream

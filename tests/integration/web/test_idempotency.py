@@ -18,7 +18,7 @@ from mailrail.web import store
 from mailrail.web.context import Request
 from tests.support.api import Answer, Api, Tenant, assert_error_form
 from tests.support.fleet import starting
-from tests.support.installation import free_port
+from tests.support.ports import free_port
 from tests.support.postgres import Database
 
 TWINS = 200

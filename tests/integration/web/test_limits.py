@@ -16,7 +16,7 @@ from mailrail.web import store
 from mailrail.web.limits import Limits
 from tests.support.api import Api, Tenant, assert_error_form, running_api
 from tests.support.fleet import starting
-from tests.support.installation import free_port
+from tests.support.ports import free_port
 from tests.support.postgres import Database
 
 PATH = "/api/v1/lists"
