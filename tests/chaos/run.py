@@ -26,7 +26,6 @@ import orjson
 import uvloop
 
 from mailrail._core import Codec
-from mailrail.db.pool import connect
 from tests.chaos import checker, cluster, story
 from tests.chaos.checker import Verdict, judge
 from tests.chaos.cluster import Cluster, Member, MessageBroker, Shape
@@ -76,7 +75,6 @@ BACKLOG_S = 12.0
 POLL_S = 2.0
 SETTLE_RESERVE_S = 150.0
 REPORT_S = 15.0
-STORIES_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -497,18 +495,11 @@ class Run:
         }
 
     async def _stories(self, verdict: Verdict) -> list[str]:
-        """What happened to those who were mailed twice."""
-        told: list[str] = []
-        if verdict.duplicates:
-            accepted = await checker.accepted_by(self.session, self.cluster.simulator_url)
-            conn = await connect(self.cluster.direct.worker_database_url, application_name="chaos")
-            try:
-                for address in verdict.duplicates[:STORIES_MAX]:
-                    mails = [mail for mail in accepted if mail.to == address]
-                    told += await story.tell(conn, self.history_file, Codec(SECRET.encode()), address, mails)
-            finally:
-                await conn.close()
-        return told
+        """What happened to those who were mailed twice, or under another's number."""
+        accepted = await checker.accepted_by(self.session, self.cluster.simulator_url)
+        database_url = self.cluster.direct.worker_database_url
+        addresses = verdict.duplicates + verdict.mixed_up
+        return await story.tell_all(database_url, self.history_file, Codec(SECRET.encode()), addresses, accepted)
 
     def _find(self, verdict: Verdict, simulator: dict[str, Any], unresolved: list[str]) -> Findings:
         options, tally, findings = self.options, self.tally, Findings()

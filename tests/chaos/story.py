@@ -1,5 +1,5 @@
-"""What all witnesses know of one address, in the order of time. Told where the judge found somebody mailed twice: a run cannot be
-had again, so what failed has to explain itself.
+"""What all witnesses know of one address, in the order of time. Told where the judge found somebody mailed twice, or under the
+number of somebody else: a run cannot be had again, so what failed has to explain itself.
 """
 
 import time
@@ -7,37 +7,59 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import asyncpg
-
 from mailrail._core import Codec
+from mailrail.db.pool import Connection, connect
 from mailrail.emails.model import EventKind, Outcome
 from tests.chaos import history
 from tests.chaos.checker import Accepted, claims_of, decoded
 
-# All that the database knows, `$3` being the tags of the mails.
-_KNOWN = """
-SELECT due_at AS at, 'permit' AS what, attempt::integer AS attempt, 0 AS code FROM permits WHERE stream_id = $1 AND seq = $2
+STORIES_MAX = 10
+
+_OF_THE_NUMBER = """
+SELECT due_at AS at, 'permit' AS what, attempt, 0 AS code FROM permits WHERE stream_id = $1 AND seq = $2
 UNION ALL
 SELECT at, 'outcome', attempt, outcome FROM results WHERE stream_id = $1 AND seq = $2
 UNION ALL
 SELECT received_at, 'event applied', attempt, kind FROM events WHERE stream_id = $1 AND seq = $2
-UNION ALL
-SELECT n.received_at, 'notification stored', t.n::integer, 0
-FROM notifications n JOIN unnest($3::text[]) WITH ORDINALITY AS t(tag, n) ON position(t.tag IN n.body) > 0
 """
 WORDS = {"outcome": Outcome, "event applied": EventKind}
 
 
-async def tell(
-    conn: asyncpg.Connection, history_file: Path, codec: Codec, address: str, mails: Sequence[Accepted]
+async def tell_all(
+    database_url: str, history_file: Path, codec: Codec, addresses: Sequence[str], accepted: Sequence[Accepted]
 ) -> list[str]:
-    """Lines about one address, whose `mails` SES accepted; seconds count from the first line. `conn` sees all tables."""
-    facts = [(_moment(mail.at), f"accepted, attempt {(decoded(mail, codec) or (0, 0, 0))[2]}") for mail in mails]
-    found = decoded(mails[0], codec)
-    if found is not None:
-        stream_id, seq, _ = found
+    """The stories of the first few addresses; `accepted` is all that SES took, `database_url` one that sees all tables."""
+    told: list[str] = []
+    if not addresses:
+        return told
+    conn = await connect(database_url, application_name="chaos")
+    try:
+        for address in addresses[:STORIES_MAX]:
+            mails = [mail for mail in accepted if mail.to == address]
+            told += await _tell(conn, history_file, codec, address, mails)
+    finally:
+        await conn.close()
+    return told
+
+
+async def _tell(
+    conn: Connection, history_file: Path, codec: Codec, address: str, mails: Sequence[Accepted]
+) -> list[str]:
+    """Seconds count from the first line."""
+    facts: list[tuple[datetime, str]] = []
+    numbers: dict[tuple[int, int], None] = {}
+    for mail in mails:
+        stream_id, seq, attempt = decoded(mail, codec) or (0, 0, 0)
+        numbers[stream_id, seq] = None
+        facts.append((datetime.fromisoformat(mail.at), f"accepted as {stream_id}/{seq}, attempt {attempt}"))
+        stored = "SELECT received_at FROM notifications WHERE position($1 IN body) > 0"
+        facts += [
+            (row["received_at"], f"notification stored, attempt {attempt}")
+            for row in await conn.fetch(stored, mail.tag)
+        ]
+    for stream_id, seq in numbers:
         facts += _claimed(history_file, stream_id, seq)
-        for row in await conn.fetch(_KNOWN, stream_id, seq, [mail.tag for mail in mails]):
+        for row in await conn.fetch(_OF_THE_NUMBER, stream_id, seq):
             word = f" {WORDS[row['what']](row['code']).name}" if row["what"] in WORDS else ""
             facts.append((row["at"], f"{row['what']}{word}, attempt {row['attempt']}"))
     facts.sort()
@@ -57,7 +79,3 @@ def _claimed(history_file: Path, stream_id: int, seq: int) -> list[tuple[datetim
         for claim in claims_of([line])
         if claim.stream_id == stream_id and seq in claim.seqs
     ]
-
-
-def _moment(iso: str) -> datetime:
-    return datetime.fromisoformat(iso)

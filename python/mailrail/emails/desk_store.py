@@ -3,7 +3,7 @@ two round trips the one thread of the API answers others, so that each costs a m
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from mailrail.emails.model import EventKind, LeasedShard, Outcome, Round
 
 # Small, because a shard is folded as a whole while it still fills.
 SHARD_SIZE = 500
-LEASED = ("stream_id", "shard", "account_id", "lease_id", "epoch")
+LEASED = tuple(each.name for each in fields(LeasedShard))
 # Advisory lock (this, account): shared by whoever is writing mails, so that one can wait for all of them to end.
 MAILS_LOCK = 0x6D61696C
 

@@ -86,11 +86,16 @@ SELECT count(*) FROM given_up
 """
 
 # The accepted sends nearest in time to the ripe ones, of all streams with the same configuration set, that are old enough
-# to have been heard of. Half of the fence is more than the age of a signature: what is sent later was surely sent after
-# SES could last have accepted a ripe one.
+# to have been heard of. Two thirds of the shortest fence that Amazon is given are 10 minutes (`config.AWS_FENCE_MIN_S`): by then a
+# signature is dead, were the clock that made it 5 minutes fast, so a canary that is sent later was sent after SES could last have
+# accepted a ripe one.
 _READ_WATERMARK = f"""
 WITH silence AS (
   SELECT greatest(clock_timestamp() - $4::timestamptz - $5::interval, interval '0') AS within
+), backlog AS (
+  SELECT coalesce(clock_timestamp() - min(queued_at), interval '0') AS lag,
+    (count(*) FILTER (WHERE queued_at <= $4::timestamptz + $6::interval))::integer AS unread
+  FROM notification_queue
 ), near AS (
   SELECT c.stream_id, c.attempt, c.claimed_at, c.first_seq, c.last_seq, c.seqs FROM claims c JOIN streams t USING (stream_id)
   WHERE c.claimed_at BETWEEN $1::timestamptz - $3::interval AND $1::timestamptz + $3::interval
@@ -108,14 +113,12 @@ SELECT count(sent.seq) AS neighbours,
     SELECT FROM events e WHERE e.stream_id = sent.stream_id AND e.seq = sent.seq
       AND e.kind BETWEEN {EventKind.SEND} AND {EventKind.DELIVERY_DELAY}
       AND e.received_at <= sent.claimed_at + silence.within)) AS heard,
-  silence.within,
+  silence.within, backlog.lag, backlog.unread,
   EXISTS (SELECT FROM canaries WHERE configuration_set = coalesce($2::text, '')
-          AND sent_at > $4::timestamptz + $6::interval / 2 AND seen_at IS NOT NULL) AS canary_returned,
-  (SELECT coalesce(clock_timestamp() - min(queued_at), interval '0') FROM notification_queue) AS lag,
-  (SELECT count(*) FROM notification_queue WHERE queued_at <= $4::timestamptz + $6::interval)::integer AS unread,
+          AND sent_at > $4::timestamptz + $6::interval * 2 / 3 AND seen_at IS NOT NULL) AS canary_returned,
   (SELECT count(*) FROM parked_notifications WHERE parked_at >= $1::timestamptz)::integer AS parked,
   (SELECT coalesce(sum(dead), 0) FROM event_queues WHERE read_at > clock_timestamp() - interval '10 minutes')::integer AS dead
-FROM silence LEFT JOIN sent ON true GROUP BY silence.within
+FROM silence CROSS JOIN backlog LEFT JOIN sent ON true GROUP BY silence.within, backlog.lag, backlog.unread
 """
 
 

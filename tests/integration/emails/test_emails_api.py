@@ -2,17 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mailrail.accounts import service as accounts
 from tests.support.api import Answer, Tenant
-from tests.support.installation import Installation, installed
-from tests.support.postgres import Database
+from tests.support.installation import Installation
 from tests.support.waiting import until
 
 MAIL = {
@@ -26,16 +23,8 @@ QUICK = {"lease_s": 2.0, "call_timeout_ms": 600, "fence_s": 1.0, "event_lag_max_
 
 
 @pytest.fixture
-async def installation(database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
-    async with installed(database, tmp_path / "simulator", QUICK) as running:
-        yield running
-
-
-@pytest.fixture
-async def tenant(installation: Installation) -> Tenant:
-    found = await installation.api.add_tenant()
-    await found.verify_domain()
-    return found
+def patience() -> dict[str, Any]:
+    return QUICK
 
 
 async def shown(tenant: Tenant, email_id: str) -> dict[str, Any]:

@@ -1,9 +1,7 @@
 """Transactional mail made of stored templates, through the API and the simulator."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +9,7 @@ import pytest
 from mailrail.templates import store
 from mailrail.templates.model import Ref, Version
 from tests.support.api import Answer, Tenant
-from tests.support.installation import Installation, installed
-from tests.support.postgres import Database
+from tests.support.installation import Installation
 
 WELCOME = {
     "name": "Welcome",
@@ -21,19 +18,6 @@ WELCOME = {
     "html": "<p>Hi {{ who }}</p>",
     "text": "Hi {{ who }}",
 }
-
-
-@pytest.fixture
-async def installation(database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
-    async with installed(database, tmp_path / "simulator") as running:
-        yield running
-
-
-@pytest.fixture
-async def tenant(installation: Installation) -> Tenant:
-    found = await installation.api.add_tenant()
-    await found.verify_domain()
-    return found
 
 
 async def make(tenant: Tenant, **changes: Any) -> str:

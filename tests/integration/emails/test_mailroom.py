@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -12,8 +12,7 @@ from mailrail.db.pool import Connection, Pool, transaction
 from mailrail.emails import mailroom
 from mailrail.emails.mailroom import Mailroom
 from tests.support.api import Answer, Tenant
-from tests.support.installation import Installation, installed
-from tests.support.postgres import Database
+from tests.support.installation import Installation
 
 # Nothing is sent again within a test.
 PATIENCE = {"lease_s": 3.0, "call_timeout_ms": 500, "fence_s": 5.0, "event_lag_max_s": 600.0}
@@ -21,16 +20,8 @@ MAIL = {"from": "you@acme.com", "subject": "Hi", "html": "<p>Hi</p>"}
 
 
 @pytest.fixture
-async def installation(database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
-    async with installed(database, tmp_path / "simulator", PATIENCE) as running:
-        yield running
-
-
-@pytest.fixture
-async def tenant(installation: Installation) -> Tenant:
-    found = await installation.api.add_tenant()
-    await found.verify_domain()
-    return found
+def patience() -> dict[str, Any]:
+    return PATIENCE
 
 
 async def send(tenant: Tenant, to: str, key: str) -> Answer:
