@@ -1,7 +1,8 @@
 """A process that sends a single mail every 0.2 s as the API will: tokens from the shared limiter, then SendEmail.
 
-Run as `python -m tests.support.transactional` with the settings in the environment; ends on SIGTERM. It prints a line a
-mail: how many seconds it waited for its token, and whether SES took it.
+Run as `python -m tests.support.transactional` with the settings in the environment; ends on SIGTERM. It prints `ready` once
+SES has told its figures, before which no mail gets a token, and then a line a mail: how many seconds it waited for its token,
+and whether SES took it.
 """
 
 import asyncio
@@ -37,6 +38,8 @@ async def main(settings: Settings) -> None:
         aws_secret_access_key=settings.ses_secret_key,
         config=Config(retries={"total_max_attempts": 1}, proxies={}),
     )
+    while not (await limiter.look()).is_open:
+        await asyncio.sleep(INTERVAL_S)
     print("ready", flush=True)
     async with asyncio.TaskGroup() as mails:
         for number in itertools.count():

@@ -21,7 +21,8 @@ from mailrail.ses.model import Limits
 log = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 30.0
-# After a poll that failed, and how often each process looks whether one is due.
+# How long a poll may take before another process makes one too, whether SES is slow or whoever asked it has ended; and how
+# often each process looks whether one is due.
 POLL_RETRY_S = 5.0
 
 
@@ -157,18 +158,16 @@ class Limiter:
     async def _poll_if_due(self) -> None:
         async with self._pool.acquire() as conn:
             await store.add(conn, self._name)
-            granted = await store.begin_poll(conn, self._name, POLL_INTERVAL_S)
+            granted = await store.begin_poll(conn, self._name, POLL_RETRY_S)
         if granted is None:
             return
         try:
             account = await control.get_account(self._settings)
         except control.ControlError as error:
             log.warning("limiter: SES does not tell its quota (%s)", error)
-            async with self._pool.acquire() as conn:
-                await store.postpone_poll(conn, self._name, POLL_RETRY_S)
             return
         async with self._pool.acquire() as conn:
-            await store.end_poll(conn, self._name, account, granted)
+            await store.end_poll(conn, self._name, account, granted, POLL_INTERVAL_S)
 
     @contextlib.contextmanager
     def _tolerating(self) -> Iterator[None]:

@@ -131,22 +131,27 @@ async def add(conn: Connection, name: str) -> None:
     await conn.execute("INSERT INTO send_limits (name) VALUES ($1) ON CONFLICT DO NOTHING", name)
 
 
-async def begin_poll(conn: Connection, name: str, interval_s: float) -> int | None:
-    """Makes the caller the one who polls, if a poll is due; returns the tokens granted so far, for `end_poll`."""
+async def begin_poll(conn: Connection, name: str, retry_s: float) -> int | None:
+    """Makes the caller the one who polls, if a poll is due; returns the tokens granted so far, for `end_poll`. Without that
+    the next one is due in `retry_s`: the caller may have ended.
+    """
     granted: int | None = await conn.fetchval(
         """UPDATE send_limits SET poll_at = clock_timestamp() + make_interval(secs => $2)
            WHERE name = $1 AND poll_at <= clock_timestamp() RETURNING granted""",
         name,
-        interval_s,
+        retry_s,
     )
     return granted
 
 
-async def end_poll(conn: Connection, name: str, account: SesAccount, granted: int) -> None:
-    """Writes down what SES said; what was granted since the poll began it may not have counted."""
+async def end_poll(conn: Connection, name: str, account: SesAccount, granted: int, interval_s: float) -> None:
+    """Writes down what SES said; what was granted since the poll began it may not have counted. The next is due in
+    `interval_s`.
+    """
     await conn.execute(
         """UPDATE send_limits SET max_send_rate = $2, max_24_hour_send = $3, sent_last_24_hours = $4,
-             sending_enabled = $5, granted_at_poll = $6, polled_at = clock_timestamp()
+             sending_enabled = $5, granted_at_poll = $6, polled_at = clock_timestamp(),
+             poll_at = clock_timestamp() + make_interval(secs => $7)
            WHERE name = $1""",
         name,
         account.max_send_rate,
@@ -154,13 +159,7 @@ async def end_poll(conn: Connection, name: str, account: SesAccount, granted: in
         account.sent_last_24_hours,
         account.sending_enabled,
         granted,
-    )
-
-
-async def postpone_poll(conn: Connection, name: str, pause_s: float) -> None:
-    """The poll failed and is due again after the pause; the figures stay."""
-    await conn.execute(
-        "UPDATE send_limits SET poll_at = clock_timestamp() + make_interval(secs => $2) WHERE name = $1", name, pause_s
+        interval_s,
     )
 
 

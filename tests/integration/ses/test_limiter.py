@@ -50,7 +50,7 @@ async def polled(pool: Pool, settings: Settings, account: SesAccount | None = No
     async with pool.acquire() as conn:
         await store.add(conn, name)
         granted = await conn.fetchval("SELECT granted FROM send_limits WHERE name = $1", name)
-        await store.end_poll(conn, name, account or granted_by_ses(), granted)
+        await store.end_poll(conn, name, account or granted_by_ses(), granted, interval_s=0.0)
         await conn.execute("UPDATE send_limits SET tokens = $1, refilled_at = clock_timestamp()", tokens)
     return Limiter(pool, settings)
 
@@ -288,6 +288,38 @@ async def test_one_of_many_processes_polls(pool: Pool, settings: Settings, monke
     await asyncio.gather(*processes, return_exceptions=True)
 
 
+async def test_a_poll_whose_process_ended_is_soon_made_by_another(
+    pool: Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def never_answered(settings: Settings) -> SesAccount:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def answered(settings: Settings) -> SesAccount:
+        return granted_by_ses(rate=77.0)
+
+    monkeypatch.setattr(limiter, "POLL_RETRY_S", 0.2)
+    monkeypatch.setattr(control, "get_account", never_answered)
+    first = asyncio.create_task(Limiter(pool, settings).follow())
+    await asyncio.wait_for(asked.wait(), 5)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+
+    monkeypatch.setattr(control, "get_account", answered)
+    second = asyncio.create_task(Limiter(pool, settings).follow())
+    async with asyncio.timeout(5):
+        while (await row(pool))["polled_at"] is None:
+            await asyncio.sleep(0.05)
+    polled_at = (await row(pool))["polled_at"]
+    await asyncio.sleep(0.6)
+    assert (await row(pool))["polled_at"] == polled_at, "and then it is not due again for half a minute"
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+
+
 async def test_a_failed_poll_keeps_the_figures_and_is_tried_again(
     pool: Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,7 +351,7 @@ async def test_what_was_granted_while_ses_was_asked_counts_for_the_day(pool: Poo
         assert await store.begin_poll(conn, name, 30.0) is None
     assert await limiter.grant(20) == 20
     async with pool.acquire() as conn:
-        await store.end_poll(conn, name, granted_by_ses(day_quota=1000.0, sent=30.0), granted)
+        await store.end_poll(conn, name, granted_by_ses(day_quota=1000.0, sent=30.0), granted, 30.0)
         present = await store.grant(conn, name, None, 0, 0)
     assert present.limits.day_left == 1000 - 30 - 20
 
