@@ -12,6 +12,7 @@ import pytest
 from mailrail.db.pool import Pool, open_pool
 from mailrail.up.postgres import Cluster
 from tests.support import kafka, postgres
+from tests.support.full import FULL, LEFT_OUT
 from tests.support.kafka import Broker
 from tests.support.postgres import Database
 
@@ -22,6 +23,13 @@ hypothesis.settings.load_profile(os.environ.get("MAILRAIL_TEST_PROFILE", "fast")
 
 # No test looks for the keys of a machine in a cloud.
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long is for the whole run."""
+    for item in items:
+        if item.get_closest_marker("long") and not FULL:
+            item.add_marker(pytest.mark.skip(LEFT_OUT))
 
 
 @pytest.fixture(scope="session")

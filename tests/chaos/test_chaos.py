@@ -1,5 +1,5 @@
-"""The kill harness under pytest. A short run belongs to every `make test`; MAILRAIL_TEST_CHAOS=full adds the run of record, the
-broken builds that it must catch, and the runs with lost events. MAILRAIL_TEST_CHAOS_SEED repeats one.
+"""The kill harness under pytest. A short run belongs to every `make test`; the whole run adds that of record, the broken builds
+that it must catch, and the runs with lost events. MAILRAIL_TEST_CHAOS_SEED repeats one.
 """
 
 import os
@@ -16,10 +16,8 @@ from tests.support import kafka
 from tests.support.processes import processes_with
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FULL = os.environ.get("MAILRAIL_TEST_CHAOS") == "full"
 SEED = int(os.environ.get("MAILRAIL_TEST_CHAOS_SEED") or random.SystemRandom().randrange(1 << 31))
 
-full_only = pytest.mark.skipif(not FULL, reason="runs with MAILRAIL_TEST_CHAOS=full (make chaos)")
 pytestmark = pytest.mark.chaos
 
 
@@ -60,7 +58,7 @@ def test_a_short_storm_loses_and_doubles_nobody(tmp_path: Path) -> None:
     assert (summary["wrong"], summary["unmet"]) == ([], [])
 
 
-@full_only
+@pytest.mark.long
 @pytest.mark.timeout(1100)
 def test_a_thousand_kills_lose_and_double_nobody(tmp_path: Path) -> None:
     summary = run(
@@ -69,7 +67,7 @@ def test_a_thousand_kills_lose_and_double_nobody(tmp_path: Path) -> None:
     assert (summary["wrong"], summary["unmet"]) == ([], [])
 
 
-@full_only
+@pytest.mark.long
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("control", ["no_claim", "no_quiet", "no_age_check"])
 def test_a_broken_build_is_caught(tmp_path: Path, control: str) -> None:
@@ -92,7 +90,7 @@ def test_a_broken_build_is_caught(tmp_path: Path, control: str) -> None:
     assert summary["duplicates"] > 0
 
 
-@full_only
+@pytest.mark.long
 @pytest.mark.timeout(330)
 @pytest.mark.parametrize("policy", ["resend", "never_resend"])
 def test_lost_events_cost_at_most_what_the_policy_says(tmp_path: Path, policy: str) -> None:

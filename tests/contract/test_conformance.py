@@ -102,6 +102,7 @@ def answered(tenant: Tenant) -> dict[str, set[str]]:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 async def test_the_installation_keeps_what_its_document_promises(tenant: Tenant, tmp_path: Path) -> None:
     key = await tenant.new_key((Scope.FULL, Scope.OPERATOR))
     run = await schemathesis(tmp_path, tenant, key, await strict_document(tenant), "--phases", PHASES)
@@ -116,6 +117,7 @@ async def test_the_installation_keeps_what_its_document_promises(tenant: Tenant,
     assert (await tenant.api.call("GET", "/api/v1/account", key)).status == 200, "it revoked its own key on the way"
 
 
+@pytest.mark.long
 async def test_a_broken_promise_is_found(tenant: Tenant, tmp_path: Path) -> None:
     document = await strict_document(tenant)
     wallet = document["components"]["schemas"]["WalletAnswer"]

@@ -61,6 +61,7 @@ async def test_two_hundred_at_once_are_one_launch(database: Database, worker_poo
         fleet.assert_each_got_one(simulator, RECIPIENTS)
 
 
+@pytest.mark.long
 async def test_killed_in_the_middle_and_asked_again_it_is_one_launch(
     database: Database, worker_pool: Pool, tmp_path: Path
 ) -> None:

@@ -5,6 +5,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from mailrail.config import Settings, with_role_urls
 from mailrail.db.pool import Pool, connect, open_pool
 from mailrail.up.postgres import Cluster, ensure_database
@@ -29,6 +31,7 @@ async def states(pool: Pool) -> dict[int, int]:
     return dict(tuple(row) for row in rows)
 
 
+@pytest.mark.long
 async def test_half_a_campaign_is_restored(
     cluster: Cluster, database: Database, worker_pool: Pool, tmp_path: Path
 ) -> None:

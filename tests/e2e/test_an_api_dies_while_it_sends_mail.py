@@ -88,6 +88,7 @@ async def test_a_mail_whose_api_died_between_its_commits_goes_out_once(
         assert await worker_pool.fetchval(f"SELECT count(*) FROM mails WHERE account_id = {NEWEST}") == 1
 
 
+@pytest.mark.long
 async def test_killed_under_load_it_loses_nothing_that_it_answered(
     database: Database, worker_pool: Pool, tmp_path: Path
 ) -> None:

@@ -3,9 +3,12 @@
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.support.up import mailrail, started
 
 
+@pytest.mark.long
 def test_backup_while_it_runs_and_restore_once_it_is_stopped(home: Path, tmp_path: Path) -> None:
     running, stopped = (str(tmp_path / name) for name in ("running.backup", "stopped.backup"))
     with started(home) as up:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import orjson
+import pytest
 
 from mailrail.up.installation import attach
 from mailrail.up.postgres import Cluster, ensure_database, running
@@ -40,12 +41,14 @@ async def test_the_demo_settles_and_a_second_run_reuses_it(home: Path, tmp_path:
         assert (await fetch(url, "SELECT sum(amount_micros) FROM mailrail.postings"))[0][0] == 0
 
 
+@pytest.mark.long
 def test_time_that_runs_out_is_status_1_with_what_is_open(home: Path) -> None:
     done = finish(home, "--demo", "--recipients", "100", "--timeout", "0.5")
     assert done.returncode == 1
     assert "The demo did not finish within 0.5 s. It was at" in done.stdout
 
 
+@pytest.mark.long
 async def test_an_outside_database_and_endpoint(home: Path, cluster: Cluster) -> None:
     await ensure_database(cluster, "outside")
     done = finish(

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import orjson
+import pytest
 
 from mailrail.db.pool import Pool
 from mailrail.worker import ROLES
@@ -42,6 +43,7 @@ async def until_completed(pool: Pool, timeout_s: float) -> float:
     return time.monotonic() - begun
 
 
+@pytest.mark.long
 async def test_a_wipe_in_the_middle_costs_seconds(
     database: Database, worker_pool: Pool, broker: Broker, tmp_path: Path
 ) -> None:
@@ -61,6 +63,7 @@ async def test_a_wipe_in_the_middle_costs_seconds(
         assert all(process.process.poll() is None for process in processes)
 
 
+@pytest.mark.long
 async def test_doorbells_that_nobody_will_ever_hear_are_answered_by_the_sweep(
     database: Database, worker_pool: Pool, broker: Broker, tmp_path: Path
 ) -> None:
@@ -76,6 +79,7 @@ async def test_doorbells_that_nobody_will_ever_hear_are_answered_by_the_sweep(
             fleet.assert_each_got_one(simulator, RECIPIENTS)
 
 
+@pytest.mark.long
 async def test_a_broker_that_is_away_does_not_concern_the_api_and_the_campaign_runs(
     database: Database, worker_pool: Pool, broker: Broker, tmp_path: Path
 ) -> None:

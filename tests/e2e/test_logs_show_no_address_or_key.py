@@ -7,6 +7,7 @@ from pathlib import Path
 
 import asyncpg
 import orjson
+import pytest
 
 from tests.support import fleet
 from tests.support.processes import descendants, processes_with, wait_until
@@ -16,6 +17,7 @@ CANARY = "canary"
 RECIPIENTS = 40
 
 
+@pytest.mark.long
 async def test_logs_are_clean(home: Path) -> None:
     with started(home, MAILRAIL_LOG_FORMAT="json", MAILRAIL_LOG_LEVEL="debug") as up:
         base = f"http://127.0.0.1:{up.port}"

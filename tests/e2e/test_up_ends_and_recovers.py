@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import orjson
+import pytest
 
 from mailrail.up.postgres import running
 from tests.support.processes import is_alive, wait_until
@@ -41,6 +42,7 @@ def test_a_kill_leaves_no_process_and_the_next_run_recovers(home: Path) -> None:
         assert up.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.long
 def test_a_killed_worker_comes_back_and_a_dead_server_ends_all(home: Path) -> None:
     with started(home) as up:
         worker = next(pid for pid in up.family() if b"\0worker\0" in Path(f"/proc/{pid}/cmdline").read_bytes())

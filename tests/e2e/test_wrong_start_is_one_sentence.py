@@ -9,6 +9,7 @@ import pytest
 from tests.support.up import finish, mailrail, started
 
 
+@pytest.mark.long
 def test_the_operators_commands_find_a_running_up(home: Path) -> None:
     with started(home):
         assert mailrail(home, "doctor").returncode == 0, mailrail(home, "doctor").stdout

@@ -4,7 +4,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from mailrail._core import Codec
 from mailrail.config import SIMULATOR_TOPIC_ARN
 from mailrail.db.pool import Pool
 from tests.support.fleet import starting
+from tests.support.full import FULL
 from tests.support.ports import free_port
 from tests.support.postgres import SECRET, Database
 from tests.support.sns import certified, post_all, post_request
@@ -24,8 +24,7 @@ from tests.support.workers import working
 
 pytestmark = [pytest.mark.load, pytest.mark.timeout(180)]
 
-LONG = bool(os.environ.get("CI") or os.environ.get("MAILRAIL_TEST_LOAD"))
-ENVELOPES = 20_000 if LONG else 1_500
+ENVELOPES = 20_000 if FULL else 1_500
 CONNECTIONS = 32
 
 

@@ -5,7 +5,6 @@ mail that may not wait does not wait. Judged by what the simulator accepted and 
 import asyncio
 import contextlib
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -31,10 +30,6 @@ WORKERS = 3
 USED_MIN = 0.95
 THROTTLED_MAX = 0.01
 TOKEN_WAIT_P99_MAX_S = 1.0
-LONG = pytest.mark.skipif(
-    not (os.environ.get("CI") or os.environ.get("MAILRAIL_TEST_LOAD")),
-    reason="a minute of load; set MAILRAIL_TEST_LOAD=1 to run it",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +48,7 @@ class Seen:
 
 @pytest.mark.parametrize(
     ("rate", "seconds"),
-    [(100, 10), pytest.param(100, 60, marks=LONG), pytest.param(14, 60, marks=LONG)],
+    [(100, 10), pytest.param(100, 60, marks=pytest.mark.long), pytest.param(14, 60, marks=pytest.mark.long)],
 )
 async def test_workers_use_the_quota_together_and_single_mails_do_not_wait(
     rate: int, seconds: int, database: Database, worker_pool: Pool, tmp_path: Path

@@ -81,6 +81,7 @@ class Slow:
             writer.transport.abort()
 
 
+@pytest.mark.long
 async def test_slow_clients_cost_the_others_nothing(database: Database, worker_pool: Pool, tmp_path: Path) -> None:
     settings = database.settings(port=free_port())
     async with running_api(database.settings(), worker_pool) as api:
@@ -111,6 +112,7 @@ async def test_slow_clients_cost_the_others_nothing(database: Database, worker_p
     assert memory <= MEMORY_MAX_BYTES
 
 
+@pytest.mark.long
 async def test_who_sends_a_head_byte_by_byte_is_hung_up_on(
     database: Database, worker_pool: Pool, tmp_path: Path
 ) -> None:

@@ -65,6 +65,13 @@ def _run(folder: Path, timeout_s: float, *command: str) -> str:
     return done.stdout + done.stderr
 
 
+WIDE = [
+    ("CRASHES=1", "SLOW=1", "PAUSES=1"),
+    ("CRASHES=0", "SLOW=2", "PAUSES=0"),
+    (*USUAL, "CANCELS"),
+    ("CRASHES=1", "SLOW=1", "PAUSES=1", "CANCELS", "LOSSY", "NEVER_RESEND"),
+    (*USUAL, "CLOCK_STOPS", "BOTH_CLOCKS"),
+]
 # Minutes, and some gigabytes.
 WIDER = [
     ("CRASHES=1", "SLOW=2", "PAUSES=1"),
@@ -79,12 +86,8 @@ IS_SLOW = os.environ.get("MAILRAIL_TEST_PROFILE") == "slow"
 @pytest.mark.parametrize(
     "defines",
     [
-        ("CRASHES=1", "SLOW=1", "PAUSES=1"),
-        ("CRASHES=0", "SLOW=2", "PAUSES=0"),
-        (*USUAL, "CANCELS"),
         (*USUAL, "LOSSY"),
-        ("CRASHES=1", "SLOW=1", "PAUSES=1", "CANCELS", "LOSSY", "NEVER_RESEND"),
-        (*USUAL, "CLOCK_STOPS", "BOTH_CLOCKS"),
+        *(pytest.param(defines, marks=pytest.mark.long) for defines in WIDE),
         *(WIDER if IS_SLOW else []),
     ],
     ids=" ".join,
@@ -119,6 +122,7 @@ OPEN = "assertion violated ((((((("
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
+@pytest.mark.long
 def test_a_mutant_is_caught(tmp_path: Path, defines: tuple[str, ...], fault: str) -> None:
     found = search(tmp_path, (*USUAL, *defines))
     assert found.fault is not None

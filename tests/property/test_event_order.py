@@ -266,6 +266,7 @@ def stories(draw: st.DrawFn) -> tuple[list[list[Fact]], list[tuple[int, Fact]], 
 
 @settings(deadline=None)
 @given(story=stories())
+@pytest.mark.long
 def test_many_facts_come_to_the_same_however_they_are_told(
     run: Run, story: tuple[list[list[Fact]], list[tuple[int, Fact]], list[int], list[bool]]
 ) -> None:

@@ -223,6 +223,7 @@ def test_what_is_assembled_is_the_oracles(wire: Wire, source: Source, people: li
 
 @_slow
 @given(source=sources(spread_pages), size_bytes=large_sizes_bytes, people=people)
+@pytest.mark.long
 def test_what_is_assembled_of_large_mails_is_the_oracles(
     wire: Wire, source: Source, size_bytes: int, people: list[Contact]
 ) -> None:

@@ -53,6 +53,7 @@ async def publish_until_heard(station: Station, *messages: ShardsReadyV1) -> Non
         await subscriber.until(lambda: set(messages) <= {heard for one in subscribers for heard in one.heard})
 
 
+@pytest.mark.long
 async def test_a_message_whose_receiver_died_over_it_goes_to_another(station: Station) -> None:
     assert station.broker is not None
     command = [sys.executable, "-c", STUCK_RECEIVER, station.broker.address, station.prefix]
@@ -87,6 +88,7 @@ async def test_receivers_that_come_and_go_share_all_messages(station: Station) -
 
 
 @pytest.mark.parametrize("end", ["kill", "wipe"])
+@pytest.mark.long
 async def test_messages_flow_again_after_the_broker_lost_its_life_or_all(station: Station, end: str) -> None:
     assert station.broker is not None
     subscriber = await station.subscriber()
@@ -108,6 +110,7 @@ async def test_messages_flow_again_after_the_broker_lost_its_life_or_all(station
         await asyncio.gather(relay, return_exceptions=True)
 
 
+@pytest.mark.long
 async def test_a_receiver_may_start_before_the_broker(station: Station) -> None:
     assert station.broker is not None
     station.broker.kill()
@@ -135,6 +138,7 @@ async def test_retained_entries_come_back_newest_last(station: Station) -> None:
         await bus.append_retained("accepted", b"", b"x" * 2_000_000)
 
 
+@pytest.mark.long
 async def test_a_retained_topic_has_no_end_and_survives_a_crash(station: Station) -> None:
     assert station.broker is not None
     bus = station.bus()

@@ -109,14 +109,16 @@ async def test_what_cannot_be_rendered_keeps_the_campaign_simple(database: Datab
 
 
 async def test_a_template_that_is_refused_keeps_the_campaign_simple(database: Database, tmp_path: Path) -> None:
-    async with steered(database, tmp_path, faults={"refuse_bulk": 1.0}) as installation:
+    async with steered(database, tmp_path, WITHOUT_SENDING, {"refuse_bulk": 1.0}) as installation:
         tenant = await installation.add_sender(50)
         campaign_id = await installation.send_campaign(tenant)
-        told = await decided(tenant, campaign_id)
+        async with playing(installation.worker, ["reconcile"]):
+            told = await decided(tenant, campaign_id)
         assert told["mode"] == "simple"
         assert "The canary was refused" in told["reason"]
         assert "unsupported operations" in told["reason"]
-        shown = await installation.wait_for(tenant, campaign_id, "completed")
+        async with playing(installation.worker, ["send"]):
+            shown = await installation.wait_for(tenant, campaign_id, "completed")
         assert shown["progress"]["delivered"] == 50
         assert sent_by(installation) == {"slots": 0, "simple": 50}
 
@@ -143,6 +145,7 @@ async def test_a_canary_that_is_throttled_goes_again(database: Database, tmp_pat
         assert installation.simulator.get("stats")["throttled_calls"] > 0
 
 
+@pytest.mark.long
 async def test_the_campaign_goes_on_meanwhile_and_changes_in_the_middle(database: Database, tmp_path: Path) -> None:
     async with steered(database, tmp_path, WITHOUT_RECONCILING, max_send_rate=100.0) as installation:
         tenant = await installation.add_sender(600)
@@ -245,6 +248,7 @@ async def test_with_a_stand_in_slots_wait_for_nothing(database: Database, tmp_pa
         assert sent_by(installation) == {"slots": 5, "simple": 0}
 
 
+@pytest.mark.long
 async def test_a_storm_of_rendering_failures_pauses_the_campaign_which_goes_on_by_simple(
     database: Database, tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ async def test_an_unknown_outcome_without_event_stays_open_and_visible(installat
     assert installation.simulator.get("stats")["accepted"] == 0
 
 
+@pytest.mark.long
 async def test_what_ses_never_accepted_is_sent_again_once_silence_proves_it(database: Database, tmp_path: Path) -> None:
     patience = {"fence_s": 1.0, "lease_s": 2.0, "call_timeout_ms": 1000, "event_lag_max_s": 1.0}
     async with installed(database, tmp_path / "simulator", patience) as installation:

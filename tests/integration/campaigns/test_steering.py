@@ -65,6 +65,7 @@ async def test_a_pause_lets_the_rounds_under_way_end_and_nothing_more(installati
     assert await installation.audit() == []
 
 
+@pytest.mark.long
 async def test_pausing_and_resuming_all_the_time_loses_and_doubles_nobody(installation: Installation) -> None:
     tenant = await installation.add_sender(RECIPIENTS)
     path = await in_the_middle(installation, tenant)
@@ -112,6 +113,7 @@ async def test_a_schedule_is_sent_by_the_worker_at_its_time(installation: Instal
     assert timedelta(seconds=-1) <= sent_at - due_at <= timedelta(seconds=4)
 
 
+@pytest.mark.long
 async def test_those_whose_mail_could_not_be_made_get_it_after_the_mistake_is_mended(
     installation: Installation,
 ) -> None:
@@ -153,6 +155,7 @@ async def test_those_whose_mail_could_not_be_made_get_it_after_the_mistake_is_me
     assert all(hold["closed_at"] for hold in holds)
 
 
+@pytest.mark.long
 async def test_what_nobody_knows_is_retried_when_somebody_says_so(database: Database, tmp_path: Path) -> None:
     patience = {"fence_s": 1.0, "lease_s": 2.0, "call_timeout_ms": 1000, "event_lag_max_s": 1.0}
     async with installed(database, tmp_path / "patient", patience) as installation:

@@ -57,6 +57,7 @@ class Client(threading.Thread):
             time.sleep(0.01)
 
 
+@pytest.mark.long
 async def test_a_campaign_goes_on_while_the_next_release_migrates(
     database: Database, worker_pool: Pool, tmp_path: Path
 ) -> None:

@@ -146,6 +146,7 @@ def test_half_a_character_is_no_obstacle() -> None:
         assert "\0" not in read.body
 
 
+@pytest.mark.long
 async def test_nothing_is_deleted_while_the_database_is_away(
     worker_pool: Pool, superuser_pool: Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +188,7 @@ async def test_the_end_leaves_no_message_between_two_states(
     assert len(await stored(worker_pool)) + await asyncio.to_thread(queue.depth) == 200
 
 
+@pytest.mark.long
 async def test_a_worker_killed_between_commit_and_delete_loses_and_doubles_nothing(
     worker_pool: Pool, settings: Settings, tmp_path: Path
 ) -> None:

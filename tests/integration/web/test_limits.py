@@ -159,6 +159,7 @@ async def test_two_servers_share_the_limit(database: Database, worker_pool: Pool
     assert left == list(range(100))
 
 
+@pytest.mark.long
 async def test_four_processes_admit_what_the_plan_says_under_ten_times_the_load(
     database: Database, api: Api, tmp_path: Path
 ) -> None:
