@@ -1,12 +1,15 @@
-"""Fixtures of tests that talk to the API over a socket."""
+"""Fixtures of tests that talk to the API over a socket, and of those that send as well."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mailrail.db.pool import Pool
 from tests.support.api import Api, Tenant, running_api
 from tests.support.identities import Identities, running_identities
+from tests.support.installation import Installation, installed
 from tests.support.postgres import Database
 
 
@@ -41,3 +44,16 @@ async def tenant(api: Api) -> Tenant:
 async def stranger(api: Api) -> Tenant:
     """An account that has no business with the other's rows."""
     return await api.add_tenant("Stranger")
+
+
+@pytest.fixture
+def patience() -> Mapping[str, Any]:
+    """Settings of `installation` unlike the tests' usual ones; a file that needs other ones has its own."""
+    return {}
+
+
+@pytest.fixture
+async def installation(database: Database, tmp_path: Path, patience: Mapping[str, Any]) -> AsyncIterator[Installation]:
+    """API, all roles of a worker, and a simulator."""
+    async with installed(database, tmp_path / "simulator", patience) as running:
+        yield running

@@ -51,6 +51,12 @@ class Installation:
                 )
             )
 
+    async def add_tenant(self) -> Tenant:
+        """A tenant with funds and a verified domain."""
+        tenant = await self.api.add_tenant()
+        await tenant.verify_domain()
+        return tenant
+
     async def add_sender(self, recipients: int) -> Tenant:
         """A tenant with a verified domain and as many contacts."""
         return await add_sender(self.api, recipients)

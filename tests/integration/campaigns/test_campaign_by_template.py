@@ -1,23 +1,14 @@
 """Campaigns made of stored templates, in both dialects, up to the mail that is sent."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.api import Tenant
-from tests.support.installation import Installation, installed
-from tests.support.postgres import Database
+from tests.support.installation import Installation
 
 BOTH = pytest.mark.parametrize("base", ["/api/v1", "/v1/mail"])
 NEWS = {"name": "News", "subject": "News for {{ nick }}", "preheader": "Tips", "html": "<p>Hi {{ nick }}</p>"}
-
-
-@pytest.fixture
-async def installation(database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
-    async with installed(database, tmp_path / "simulator") as running:
-        yield running
 
 
 async def make(tenant: Tenant, **changes: Any) -> str:

@@ -1,7 +1,6 @@
 """The send loop against a simulator that misbehaves: who may get the mail again, and who may not."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,6 @@ from tests.support.postgres import Database
 from tests.support.streams import make_account, make_stream
 
 RECIPIENTS = 500
-
-
-@pytest.fixture
-async def installation(database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
-    async with installed(database, tmp_path / "simulator") as running:
-        yield running
 
 
 async def test_every_recipient_is_delivered_once_and_charged_once(installation: Installation) -> None:

@@ -1,9 +1,9 @@
 """Steering a campaign that real workers send: what stops, what goes on, and who pays for what."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +17,8 @@ SLOW = {"round_size": 20, "shards_at_once": 2}
 
 
 @pytest.fixture
-async def installation(database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
-    async with installed(database, tmp_path / "simulator", SLOW) as running:
-        yield running
+def patience() -> dict[str, Any]:
+    return SLOW
 
 
 async def in_the_middle(installation: Installation, tenant: Tenant) -> str:

@@ -3,8 +3,6 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,25 +10,16 @@ import pytest
 from mailrail.confirmations.handlers import Confirmer
 from mailrail.ids import Kind
 from tests.support.api import Answer, Tenant
-from tests.support.installation import Installation, installed
+from tests.support.installation import Installation
 from tests.support.people import CAME_BACK, add_contact, add_list, contact_of, history, set_status
-from tests.support.postgres import Database
 from tests.support.waiting import until
 
 ASKS: dict[str, Any] = {"doubleOptIn": True, "confirmation": {"wording": "I want <Acme> news."}}
 
 
 @pytest.fixture
-async def installation(database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
-    async with installed(database, tmp_path / "simulator") as running:
-        yield running
-
-
-@pytest.fixture
 async def tenant(installation: Installation) -> Tenant:
-    found = await installation.api.add_tenant()
-    await found.verify_domain()
-    return found
+    return await installation.add_tenant()
 
 
 async def letters(installation: Installation, email: str, count: int = 1) -> list[dict[str, Any]]:

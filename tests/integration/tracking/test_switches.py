@@ -1,10 +1,6 @@
 """Tracking switched off: by domain, campaign, mail and contact. Off is a mail without picture, with its links as written."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from mailrail.db.pool import Pool
 from mailrail.emails.model import EventKind
@@ -12,19 +8,12 @@ from mailrail.ids import Kind
 from mailrail.tracking import store
 from mailrail.tracking.model import clicked, opened, unsubscribed
 from tests.support.api import Tenant
-from tests.support.installation import Installation, installed
-from tests.support.postgres import Database
+from tests.support.installation import Installation
 from tests.support.streams import make_stream
 
 LINK = "https://example.com/a?b=1"
 HTML = f'<p>Hi {{{{ firstName }}}}</p><a href="{LINK.replace("&", "&amp;")}">A</a>'
 OFF, ON = {"opens": False, "clicks": False}, {"opens": True, "clicks": True}
-
-
-@pytest.fixture
-async def installation(database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
-    async with installed(database, tmp_path / "simulator") as running:
-        yield running
 
 
 def tracks(mail: dict[str, Any]) -> dict[str, bool]:
